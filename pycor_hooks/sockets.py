@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which LXD and Incus daemons this host has, and which of them run, without connecting to one.
+
+A daemon is known by its state directory; its API is `DIRECTORY/unix.socket`.
+That socket may belong to systemd (`lxd.socket`, `incus.socket`): connecting to it starts a daemon
+which its operator has stopped. So whether a daemon runs is read from `/proc/net/unix`:
+the socket which it makes for its guests is never passed in by systemd
+and is gone from that table as soon as the process is, a SIGKILL included
+(seen on LXD 5.0.2 and Incus 6.0.4; endpoints.go and devlxd.go, dev_incus.go in newer ones).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+USUAL_PLACES = (("lxd", "/var/lib/lxd"), ("incus", "/var/lib/incus"))
+SNAP_PLACE = "/var/snap/lxd/common/lxd"
+SNAP_REASON = (
+    "the LXD snap keeps its containers in a mount namespace of its own, where these hooks"
+    " do not work yet: use the distribution's LXD or Incus package"
+)
+# The guests' socket, below the state directory, of either kind.
+GUEST_SOCKETS = {"lxd": "devlxd/sock", "incus": "guestapi/sock"}
+PROC_NET_UNIX = "/proc/net/unix"
+# __SO_ACCEPTCON in the column "Flags" of proc_pid_net(5): listen(2) was called.
+LISTENS = 0x10000
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """One LXD or Incus daemon of this host.
+
+    `kind` is "lxd" or "incus", `directory` the state directory (absolute),
+    `skipped` the reason why nothing is done for this daemon, or None.
+    """
+
+    kind: str
+    directory: str
+    skipped: str | None = None
+
+    @property
+    def socket(self) -> str:
+        """The path of the API's socket."""
+        return f"{self.directory}/unix.socket"
+
+
+def named_directories(directories: Sequence[str], environ: Mapping[str, str]) -> list[str] | None:
+    """Return the state directories that the operator names, None where he leaves it to us.
+
+    `directories` are those of `--daemon`; they override LXD_DIR and INCUS_DIR of `environ`.
+    """
+    chosen = list(directories) or [
+        environ[name] for name in ("LXD_DIR", "INCUS_DIR") if environ.get(name)
+    ]
+    unique = dict.fromkeys(os.path.abspath(directory) for directory in chosen)
+    return list(unique) or None
+
+
+def find_daemons(
+    directories: Sequence[str] = (), environ: Mapping[str, str] = os.environ
+) -> list[Daemon]:
+    """Return the daemons to work for: the named ones, else those with a socket in a usual place.
+
+    A named daemon is returned whether or not its directory or socket is there now.
+    """
+    named = named_directories(directories, environ)
+    if named is not None:
+        return [_daemon(_kind_of(directory), directory) for directory in named]
+    places = (*USUAL_PLACES, ("lxd", SNAP_PLACE))
+    found = [_daemon(kind, directory) for kind, directory in places]
+    return [daemon for daemon in found if os.path.exists(daemon.socket)]
+
+
+def is_listening(daemon: Daemon, table: str = PROC_NET_UNIX) -> bool:
+    """Tell whether a process of this daemon is there to answer, without connecting to it.
+
+    `table` is the file to read, see proc_pid_net(5); its paths are the ones given to bind(2),
+    so they are compared by what they lead to.
+    """
+    ending = f"/{GUEST_SOCKETS[daemon.kind]}"
+    with open(table, encoding="utf-8", errors="surrogateescape") as lines:
+        next(lines, None)
+        for line in lines:
+            # Num: RefCount Protocol Flags Type St Inode Path
+            fields = line.rstrip("\n").split(maxsplit=7)
+            if len(fields) < 8 or not fields[7].endswith(ending):  # noqa: PLR2004
+                continue
+            if int(fields[3], 16) & LISTENS and _same(fields[7][: -len(ending)], daemon.directory):
+                return True
+    return False
+
+
+def _daemon(kind: str, directory: str) -> Daemon:
+    skipped = SNAP_REASON if directory == SNAP_PLACE else None
+    return Daemon(kind=kind, directory=directory, skipped=skipped)
+
+
+def _kind_of(directory: str) -> str:
+    for kind, guest_socket in GUEST_SOCKETS.items():
+        if os.path.isdir(os.path.join(directory, os.path.dirname(guest_socket))):
+            return kind
+    return "incus" if "incus" in os.path.basename(directory) else "lxd"
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return one == other or os.path.samefile(one, other)
+    except OSError:
+        return False
