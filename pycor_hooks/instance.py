@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Instances as the host sees them without asking the daemon: paths, processes, configuration.
+
+Imported by the hooks: standard library only. A hook never calls the daemon's API, because the
+daemon is waiting for the hook.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from pycor_hooks import kernel
+from pycor_hooks.errors import BadName, NotAHook, UnknownLayout
+from pycor_hooks.record import key_of, split_key
+
+_SUN_PATH = 106  # what liblxc leaves of the 108 bytes of sockaddr_un.sun_path
+_FNV_OFFSET = 0xCBF29CE484222325
+_FNV_PRIME = 0x100000001B3
+
+
+class Instance:
+    """A container or a base: which daemon's, and where it lies.
+
+    Attributes:
+        daemon: the daemon's directory.
+        project, name: as the daemon's clients know it.
+    """
+
+    __slots__ = ("daemon", "name", "project")
+
+    def __init__(self, daemon: str, project: str, name: str) -> None:
+        self.daemon = daemon
+        self.project = project
+        self.name = name
+
+    @property
+    def key(self) -> str:
+        """The name that liblxc knows."""
+        return key_of(self.project, self.name)
+
+    @property
+    def label(self) -> str:
+        """The name for people: the project before it, but for the default one."""
+        return self.name if self.project == "default" else f"{self.project}/{self.name}"
+
+    @property
+    def link(self) -> str:
+        """The daemon's symlink to the instance's volume, in whichever pool that is."""
+        return f"{self.daemon}/containers/{self.key}"
+
+    def volume(self) -> str:
+        """The real path of the instance's volume; it need not exist."""
+        return os.path.realpath(self.link)
+
+    def rootfs(self) -> str:
+        """The real path of the instance's rootfs; it need not exist."""
+        return f"{self.volume()}/rootfs"
+
+    def running(self) -> bool:
+        """Whether the instance's [lxc monitor] lives: whether liblxc's command socket answers."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
+            client.setblocking(False)
+            try:
+                client.connect(command_socket(f"{self.daemon}/containers", self.key))
+            except ConnectionRefusedError:
+                return False
+            except BlockingIOError:
+                return True  # its queue is full, so somebody listens
+        return True
+
+
+def command_socket(lxcpath: str, key: str) -> bytes:
+    """The abstract address of liblxc's command socket (lxc_make_abstract_socket_name).
+
+    Args:
+        lxcpath: the directory that holds the daemon's containers.
+        key: the container's name as liblxc knows it.
+    """
+    path = os.fsencode(f"{lxcpath}/{key}/command")
+    if len(path) >= _SUN_PATH:
+        path = b"lxc/%016x/command" % _fnv1a(os.fsencode(f"{lxcpath}/{key}"))
+    return b"\0" + path
+
+
+def _fnv1a(data: bytes) -> int:
+    value = _FNV_OFFSET
+    for octet in data:
+        value = ((value ^ octet) * _FNV_PRIME) & 0xFFFFFFFFFFFFFFFF
+    return value
+
+
+def from_environment(environ: dict[str, str]) -> tuple[Instance, str]:
+    """The container that a hook was called for, and its rootfs.
+
+    Args:
+        environ: with liblxc's LXC_NAME and LXC_ROOTFS_PATH (lxc.container.conf(5), "HOOKS").
+
+    Raises:
+        NotAHook: one of them is not set.
+        UnknownLayout: the rootfs is not where LXD and Incus keep one.
+    """
+    for variable in ("LXC_NAME", "LXC_ROOTFS_PATH", "LXC_CONFIG_FILE"):
+        if not environ.get(variable):
+            raise NotAHook(variable=variable)
+    path = environ["LXC_ROOTFS_PATH"]
+    rootfs = path.removeprefix("dir:")
+    parts = rootfs.split("/")
+    if parts[-5:-4] != ["storage-pools"] or parts[-3::2] != ["containers", "rootfs"]:
+        raise UnknownLayout(path=path)
+    daemon = "/".join(parts[:-5])
+    return Instance(daemon, *split_key(environ["LXC_NAME"])), rootfs
+
+
+def parse_base(text: str, container: Instance) -> Instance:
+    """The base that ``--base`` names, in the container's daemon, and its project by default.
+
+    Raises:
+        BadName: the text is not ``NAME`` or ``PROJECT/NAME``.
+    """
+    project, slash, name = text.rpartition("/")
+    if not slash:
+        project = container.project
+    if not _is_name(name) or not project or "/" in project or project in {".", ".."}:
+        raise BadName(name=text)
+    return Instance(container.daemon, project, name)
+
+
+def _is_name(name: str) -> bool:
+    return name.isascii() and name.replace("-", "a").isalnum()
+
+
+def client_of(daemon: str) -> str:
+    """The client for a daemon's users, for remedies: lxc or incus."""
+    return "incus" if os.path.exists(f"{daemon}/guestapi") else "lxc"
+
+
+def process_start(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 when it is gone or a zombie.
+
+    Pid and start time together name a process for good (proc_pid_stat(5), fields 3 and 22).
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if fields[0] in {b"Z", b"X"} else int(fields[19])
+
+
+def process_alive(pid: int, start: int) -> bool:
+    """Whether the process that had this pid and this start time still runs."""
+    return pid > 0 and process_start(pid) == start
+
+
+def identity_of(rootfs: str) -> str:
+    """What makes a base's rootfs this very tree, owned by these ids.
+
+    Returns:
+        ``DEV:INO:BTIME:UID``. It changes when the tree is replaced (btrfs snapshot restored,
+        base deleted and made anew) or re-owned, and not when files in it change.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    stat = kernel.statx(rootfs)
+    return f"{stat.dev}:{stat.ino}:{stat.btime_ns}:{stat.uid}"
+
+
+class Config:
+    """What the hooks need of LXC_CONFIG_FILE.
+
+    Attributes:
+        idmap: the values of its ``lxc.idmap`` lines.
+        log_file: ``lxc.log.file``, what ``lxc info --show-log`` shows; "" when there is none.
+        readonly: whether the daemon asked for a read-only rootfs.
+    """
+
+    __slots__ = ("idmap", "log_file", "readonly")
+
+    def __init__(self, text: str) -> None:
+        self.idmap: list[str] = []
+        self.log_file = ""
+        self.readonly = False
+        for line in text.splitlines():
+            name, _, value = line.partition("=")
+            name = name.strip()
+            value = value.strip()
+            if name == "lxc.idmap":
+                self.idmap.append(value)
+            elif name == "lxc.log.file":
+                self.log_file = value
+            elif name == "lxc.rootfs.options" and "ro" in value.split(","):
+                self.readonly = True

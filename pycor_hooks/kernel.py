@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The system calls that Python lacks: one short function each, a plain OSError on failure.
+
+Imported by the hooks, where start-up time is the product: ctypes and os, nothing else.
+No policy lives here. Numbers of calls from 424 on are the same on every architecture; older
+calls go through libc's own symbols.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from struct import Struct
+
+MS_NOSUID = 0x2
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+MS_PRIVATE = 0x40000
+MS_SHARED = 0x100000
+
+MNT_DETACH = 0x2
+UMOUNT_NOFOLLOW = 0x8
+
+OVERLAYFS_SUPER_MAGIC = 0x794C7630
+BTRFS_SUPER_MAGIC = 0x9123683E
+
+CLONE_NEWUSER = 0x10000000
+
+_AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
+_AT_SYMLINK_NOFOLLOW = 0x100
+_AT_NO_AUTOMOUNT = 0x800
+_OPEN_TREE_CLONE = 0x1
+_OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+_MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_MOUNT_ATTR_IDMAP = 0x100000
+_STATX_BASIC_STATS = 0x7FF
+_STATX_BTIME = 0x800
+_STATX_ATTR_MOUNT_ROOT = 0x2000
+_PR_SET_SECUREBITS = 28
+_SECBIT_NO_SETUID_FIXUP = 0x4
+
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_CLONE3 = 435
+_SYS_MOUNT_SETATTR = 442
+
+_ATTRIBUTES = Struct("=Q")
+_OWNER = Struct("=IIH")
+_TIME = Struct("=qI")
+_DEVICE = Struct("=II")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+_mount = _libc.mount
+_mount.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+
+
+def _checked(result: int, path: str | None = None) -> int:
+    """Turn libc's -1 into an OSError that carries errno and the path."""
+    if result == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), path)
+    return result
+
+
+def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
+    """mount(2).
+
+    Args:
+        source: first column of the mount table, or the directory to bind.
+        target: where to mount; named in the error.
+        fstype: "overlay", or "" for a bind, a remount or a change of propagation.
+        flags: ``MS_*``.
+        data: options of the file system, "" for none (NULL).
+    """
+    _checked(
+        _mount(
+            os.fsencode(source),
+            os.fsencode(target),
+            fstype.encode() or None,
+            flags,
+            os.fsencode(data) or None,
+        ),
+        target,
+    )
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2); never follows a symlink at the end of ``target``."""
+    _checked(_libc.umount2(os.fsencode(target), flags | UMOUNT_NOFOLLOW), target)
+
+
+def open_tree_clone(path: str) -> int:
+    """open_tree(2) with OPEN_TREE_CLONE: a detached bind mount of ``path``, as a descriptor."""
+    return _checked(
+        _syscall(
+            _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC
+        ),
+        path,
+    )
+
+
+def move_mount(tree: int, target: str) -> None:
+    """move_mount(2): attach the detached mount ``tree`` at ``target``."""
+    _checked(
+        _syscall(
+            _SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH
+        ),
+        target,
+    )
+
+
+def idmap_tree(tree: int, userns: int) -> None:
+    """mount_setattr(2) with MOUNT_ATTR_IDMAP on a detached mount.
+
+    Args:
+        tree: descriptor from :func:`open_tree_clone`.
+        userns: descriptor of a user namespace whose map goes from on-disk id to host id.
+
+    Raises:
+        OSError: EINVAL where the file system cannot be idmapped, ENOSYS before Linux 5.12.
+    """
+    attr = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_IDMAP, 0, 0, userns)
+    _checked(_syscall(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attr, ctypes.sizeof(attr)))
+
+
+def clone_into_userns() -> int:
+    """clone3(2) with CLONE_NEWUSER: like fork(2), the child in a user namespace of its own.
+
+    Returns:
+        The child's pid, and 0 in the child, which may do nothing but system calls and
+        ``os._exit``: the interpreter was not told of the fork.
+    """
+    args = (ctypes.c_uint64 * 8)(CLONE_NEWUSER, 0, 0, 0, 17, 0, 0, 0)  # 17: SIGCHLD
+    return _checked(_syscall(_SYS_CLONE3, args, ctypes.sizeof(args)))
+
+
+def set_fs_ids(uid: int, gid: int) -> None:
+    """setfsuid(2) and setfsgid(2), with the capabilities kept (prctl PR_SET_SECUREBITS).
+
+    New files are then owned by these ids, while the process stays as privileged as before:
+    without SECBIT_NO_SETUID_FIXUP the kernel drops CAP_DAC_OVERRIDE and its like
+    (capabilities(7), "Effect of user ID changes on capabilities").
+    """
+    _checked(_libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
+    _libc.setfsgid(gid)
+    _libc.setfsuid(uid)
+
+
+class Statx:
+    """What statx(2) tells and os.stat does not: is it a mount's root, and when was it born."""
+
+    __slots__ = ("btime_ns", "dev", "gid", "ino", "is_mount_root", "mode", "uid")
+
+    def __init__(self, raw: bytes) -> None:
+        self.is_mount_root = bool(_ATTRIBUTES.unpack_from(raw, 8)[0] & _STATX_ATTR_MOUNT_ROOT)
+        self.uid, self.gid, self.mode = _OWNER.unpack_from(raw, 20)
+        (self.ino,) = _ATTRIBUTES.unpack_from(raw, 32)
+        seconds, nanoseconds = _TIME.unpack_from(raw, 80)
+        self.btime_ns = seconds * 1_000_000_000 + nanoseconds
+        self.dev = os.makedev(*_DEVICE.unpack_from(raw, 136))
+
+
+def statx(path: str) -> Statx:
+    """statx(2) of ``path`` itself: a symlink is not followed, nothing is automounted."""
+    buffer = ctypes.create_string_buffer(256)
+    _checked(
+        _libc.statx(
+            _AT_FDCWD,
+            os.fsencode(path),
+            _AT_SYMLINK_NOFOLLOW | _AT_NO_AUTOMOUNT,
+            _STATX_BASIC_STATS | _STATX_BTIME,
+            buffer,
+        ),
+        path,
+    )
+    return Statx(buffer.raw)
+
+
+def is_mount_root(path: str) -> bool:
+    """Whether something is mounted at ``path``; a path that does not exist has nothing mounted."""
+    try:
+        return statx(path).is_mount_root
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def fs_magic(path: str) -> int:
+    """The f_type of statfs(2), for instance OVERLAYFS_SUPER_MAGIC."""
+    buffer = (ctypes.c_ulong * 32)()
+    _checked(_libc.statfs(os.fsencode(path), buffer), path)
+    return int(buffer[0])

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mount table, /proc/PID/mountinfo, as proc_pid_mountinfo(5) describes it.
+
+Reading it costs time in proportion to all mounts of the host, so the hooks do it only where
+something is wrong; status, the watcher and repair do it as a matter of course.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class Mount:
+    """One line of the mount table, with the octal escapes of its fields undone."""
+
+    __slots__ = ("device", "fstype", "mount_id", "options", "root", "shared", "source", "target")
+
+    def __init__(self, line: str) -> None:
+        """Take a line apart.
+
+        Args:
+            line: without its newline, decoded by os.fsdecode.
+
+        Raises:
+            ValueError: where the line has not the form that the kernel writes.
+        """
+        before, separator, after = line.partition(" - ")
+        fields = before.split(" ")
+        rest = after.split(" ")
+        if not separator or len(fields) < 6 or len(rest) < 3:  # noqa: PLR2004 - proc(5)
+            reason = f"not a line of mountinfo: {line!r}"
+            raise ValueError(reason)
+        self.mount_id = int(fields[0])
+        self.device = fields[2]
+        self.root = unescape(fields[3])
+        self.target = unescape(fields[4])
+        self.shared = any(field.startswith("shared:") for field in fields[6:])
+        self.fstype = rest[0]
+        self.source = unescape(rest[1])
+        self.options = rest[2]
+
+    def layers(self, option: str) -> list[str]:
+        """The directories that an overlay's ``lowerdir``, ``upperdir`` or ``workdir`` names.
+
+        The mount table shows them as they were given to mount(2), where OverlayFS wants ``\\``,
+        ``,`` and ``:`` escaped, with the table's own escapes on top.
+        """
+        for part in self.options.split(","):
+            name, _, value = part.partition("=")
+            if name == option:
+                return split_layers(unescape(value))
+        return []
+
+
+def read(process: str = "self") -> list[Mount]:
+    """All mounts of a process's mount namespace.
+
+    Args:
+        process: a pid as text, or "self".
+
+    Raises:
+        OSError: the process is gone.
+    """
+    with open(f"/proc/{process}/mountinfo", "rb") as table:
+        return [Mount(line) for line in os.fsdecode(table.read()).split("\n") if line]
+
+
+def unescape(field: str) -> str:
+    r"""Undo the kernel's ``\040``-like escapes of space, tab, newline, backslash and ``#``."""
+    if "\\" not in field:
+        return field
+    head, *parts = field.split("\\")
+    text = head
+    for part in parts:
+        octal = part[:3]
+        if len(octal) == 3 and octal.isdigit() and octal <= "377":  # noqa: PLR2004 - three digits
+            text += chr(int(octal, 8)) + part[3:]
+        else:
+            text += "\\" + part
+    return text
+
+
+def split_layers(value: str) -> list[str]:
+    """Split a ``lowerdir=`` value at the colons that no backslash escapes; undo the escapes."""
+    parts = [""]
+    escaped = False
+    for character in value:
+        if escaped or character not in "\\:":
+            parts[-1] += character
+            escaped = False
+        elif character == "\\":
+            escaped = True
+        else:
+            parts.append("")
+    return parts
+
+
+def escape_layer(path: str) -> str:
+    """Write a path so that it can stand in an overlay's ``lowerdir=`` or ``upperdir=``."""
+    return path.replace("\\", "\\\\").replace(",", "\\,").replace(":", "\\:")
