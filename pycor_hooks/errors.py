@@ -118,6 +118,12 @@ class BaseIsOverlay(PycorError):
     )
 
 
+class BaseEmpty(PycorError):
+    """The base's rootfs holds nothing, so a container on it could not start."""
+
+    template = "the rootfs of base {base} at {path} is empty: start the base from a full image"
+
+
 class BaseOwnerMixed(PycorError):
     """The owner of the base's root directory does not tell where its ids begin."""
 
@@ -151,8 +157,8 @@ class BadLayer(PycorError):
     """A directory of the container's own layer is something else."""
 
     template = (
-        "{path} is not a directory but {kind}: it was not made by pycor-hooks; "
-        "move it away, and the next start makes a new one"
+        "{path} is not a directory but {kind}, and pycor-hooks never leaves it so: "
+        "restore the container from a snapshot, or move all of overlay/ away and start afresh"
     )
 
 

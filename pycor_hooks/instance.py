@@ -8,7 +8,6 @@ daemon is waiting for the hook.
 from __future__ import annotations
 
 import os
-import socket
 
 from pycor_hooks import kernel
 from pycor_hooks.errors import BadName, NotAHook, UnknownLayout
@@ -59,15 +58,7 @@ class Instance:
 
     def running(self) -> bool:
         """Whether the instance's [lxc monitor] lives: whether liblxc's command socket answers."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as client:
-            client.setblocking(False)
-            try:
-                client.connect(command_socket(f"{self.daemon}/containers", self.key))
-            except ConnectionRefusedError:
-                return False
-            except BlockingIOError:
-                return True  # its queue is full, so somebody listens
-        return True
+        return kernel.listens(command_socket(f"{self.daemon}/containers", self.key))
 
 
 def command_socket(lxcpath: str, key: str) -> bytes:

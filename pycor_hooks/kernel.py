@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from struct import Struct
 
 MS_NOSUID = 0x2
@@ -37,6 +38,8 @@ _MOUNT_ATTR_IDMAP = 0x100000
 _STATX_BASIC_STATS = 0x7FF
 _STATX_BTIME = 0x800
 _STATX_ATTR_MOUNT_ROOT = 0x2000
+_AF_UNIX = 1
+_SOCK_STREAM = 1
 _PR_SET_SECUREBITS = 28
 _SECBIT_NO_SETUID_FIXUP = 0x4
 
@@ -153,6 +156,27 @@ def set_fs_ids(uid: int, gid: int) -> None:
     _checked(_libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
     _libc.setfsgid(gid)
     _libc.setfsuid(uid)
+
+
+def listens(address: bytes) -> bool:
+    """Whether a process listens on a unix stream socket, found out by connecting to it.
+
+    Args:
+        address: what follows the family in a sockaddr_un; abstract when it begins with NUL
+            (unix(7)).
+    """
+    kind = _SOCK_STREAM | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = _checked(_libc.socket(_AF_UNIX, kind, 0))
+    try:
+        sockaddr = _AF_UNIX.to_bytes(2, sys.byteorder) + address
+        _checked(_libc.connect(descriptor, sockaddr, len(sockaddr)))
+    except ConnectionRefusedError:
+        return False
+    except BlockingIOError:
+        return True  # its queue is full
+    finally:
+        os.close(descriptor)
+    return True
 
 
 class Statx:

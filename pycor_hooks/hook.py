@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The four hooks: what they do, and how an error reaches the operator.
+
+Imported by the stubs in hooks/, as a child of [lxc monitor]: standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from pycor_hooks import instance, takedown
+from pycor_hooks.errors import NotAHook, PycorError, UnknownOption, printable
+from pycor_hooks.record import directory_of, read
+from pycor_hooks.registry import Lock
+
+_USAGE = {
+    "pre-start": "write: pre-start --base [PROJECT/]NAME",
+    "start-host": "it has none",
+    "stop": "it has none",
+    "post-stop": "it has none",
+}
+
+
+def run(hook: str, argv: list[str], environ: dict[str, str]) -> int:
+    """Run one hook, and render its error as one line.
+
+    Args:
+        hook: pre-start, start-host, stop or post-stop.
+        argv: what raw.lxc gives after the path of the hook.
+        environ: liblxc's environment.
+
+    Returns:
+        The exit status: 0, or the error's.
+    """
+    log = Log(environ)
+    try:
+        config = instance.Config(_read_config(environ))
+        log.path = config.log_file
+        _HOOKS[hook](_options(hook, argv), environ, config, log)
+    except PycorError as error:
+        log.write("ERROR", f"{hook}: {error}")
+        return error.exit_code
+    except OSError as error:
+        where = f" at {error.filename}" if error.filename else ""
+        log.write("ERROR", f"{hook}: {error.strerror or error}{where} (errno {error.errno})")
+        return 1
+    return 0
+
+
+def _read_config(environ: dict[str, str]) -> str:
+    try:
+        path = environ["LXC_CONFIG_FILE"]
+    except KeyError:
+        raise NotAHook(variable="LXC_CONFIG_FILE") from None
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
+def _options(hook: str, argv: list[str]) -> dict[str, str]:
+    """Take ``--name value`` and ``--name=value`` apart; pre-start alone has an option."""
+    options = {}
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if hook != "pre-start" or name != "--base":
+            raise UnknownOption(option=word, hook=hook, usage=_USAGE[hook])
+        options[name] = value if equals else next(words, "")
+    if hook == "pre-start" and not options:
+        raise UnknownOption(option="", hook=hook, usage=_USAGE[hook])
+    return options
+
+
+def _pre_start(
+    options: dict[str, str], environ: dict[str, str], config: instance.Config, log: Log
+) -> None:
+    from pycor_hooks.prestart import pre_start  # noqa: PLC0415 - the other hooks do without
+
+    container, rootfs = instance.from_environment(environ)
+    base = instance.parse_base(options["--base"], container)
+    pre_start(container, base, rootfs, config)
+    if base.running():
+        log.write(
+            "WARN",
+            f"pre-start: base {base.label} is running: until it stops, {container.label} may see "
+            "its changes half-done; see pycor-hooks status",
+        )
+
+
+def _start_host(
+    _options: dict[str, str], environ: dict[str, str], _config: instance.Config, _log: Log
+) -> None:
+    container, rootfs = instance.from_environment(environ)
+    directory = directory_of(container.daemon, container.key)
+    with Lock(directory):
+        record = read(directory)
+        record.init = int(environ["LXC_PID"])
+        record.init_start = instance.process_start(record.init)
+        record.write()
+        takedown.detach_bind(rootfs, record.merged)
+
+
+def _stop(
+    _options: dict[str, str], environ: dict[str, str], _config: instance.Config, _log: Log
+) -> None:
+    container, _ = instance.from_environment(environ)
+    takedown.own(directory_of(container.daemon, container.key), os.getppid())
+
+
+_HOOKS = {
+    "pre-start": _pre_start,
+    "start-host": _start_host,
+    "stop": _stop,
+    "post-stop": _stop,
+}
+
+
+class Log:
+    """liblxc's log of one container, where ``lxc info NAME --show-log`` finds our lines."""
+
+    def __init__(self, environ: dict[str, str]) -> None:
+        self.path = ""
+        self._name = environ.get("LXC_NAME", "-")
+
+    def write(self, level: str, message: str) -> None:
+        """Append one line in liblxc's own format, and write it to stderr as well.
+
+        Args:
+            level: WARN or ERROR.
+            message: what happened and what to do, without control characters.
+        """
+        now = time.time()
+        stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}"
+        line = f"lxc {self._name} {stamp} {level:<8} pycor-hooks - {printable(message)}\n"
+        sys.stderr.write(line)
+        if not self.path:
+            return
+        try:
+            with open(self.path, "a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(line)
+        except OSError as error:
+            sys.stderr.write(f"{self.path}: {error.strerror}\n")

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A container's own layer: ``overlay/upper`` and ``overlay/work`` in its volume.
+
+They lie in the volume so that the daemon's copy, snapshot, export, move and delete carry them
+along. The container sees upper as its root directory, and nothing above it.
+
+Imported by the hooks: standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from pycor_hooks import kernel
+from pycor_hooks.errors import BadLayer, LayerReadonly, NoSpace
+
+_KINDS = {stat.S_IFREG: "a file", stat.S_IFLNK: "a symlink"}
+
+
+def prepare(volume: str, lower: str) -> int:
+    """Make a container's own layer, or check the one that it has.
+
+    The owner of ``overlay``, which the container cannot reach, tells for good by which ids upper
+    is stored; at first those of the base.
+
+    Args:
+        volume: the directory of the container's volume.
+        lower: the base's rootfs.
+
+    Returns:
+        The user id that the container's root is stored as.
+
+    Raises:
+        BadLayer: one of the directories is something else, or a part of them is missing.
+        NoSpace, LayerReadonly: the volume takes no new directory.
+    """
+    own = f"{volume}/overlay"
+    try:
+        if not os.path.lexists(own):
+            _make(own, os.lstat(lower))
+        for path in (own, f"{own}/upper", f"{own}/work"):
+            _check(path)
+        _make_directory(f"{own}/probe", 0o700)
+        os.rmdir(f"{own}/probe")
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise NoSpace(path=own, error=error.strerror) from error
+        if error.errno == errno.EROFS:
+            raise LayerReadonly(path=own, upperdir=f"{own}/upper") from error
+        raise
+    return os.lstat(own).st_uid
+
+
+def shares_btrfs(volume: str, lower: str) -> bool:
+    """Whether volume and lower are two subvolumes on btrfs, which number their inodes alike.
+
+    An empty last lowerdir on another file system then makes OverlayFS number directories itself
+    (Documentation/filesystems/overlayfs.rst, "Inode properties").
+    """
+    return (
+        os.lstat(volume).st_dev != os.lstat(lower).st_dev
+        and kernel.fs_magic(lower) == kernel.BTRFS_SUPER_MAGIC
+        and kernel.fs_magic(volume) == kernel.BTRFS_SUPER_MAGIC
+    )
+
+
+def _make(own: str, base: os.stat_result) -> None:
+    """Make all of it under another name, so that a kill leaves either nothing or the whole."""
+    new = f"{own}.new"
+    for path, mode in (
+        (new, 0o700),
+        (f"{new}/upper", stat.S_IMODE(base.st_mode)),
+        (f"{new}/work", 0o700),
+    ):
+        _make_directory(path, mode)
+        os.chmod(path, mode)
+        os.chown(path, base.st_uid, base.st_gid)
+    os.rename(new, own)
+
+
+def _make_directory(path: str, mode: int) -> None:
+    """Make a directory, or take an earlier try's."""
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        _check(path)
+
+
+def _check(path: str) -> None:
+    try:
+        kind = stat.S_IFMT(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        raise BadLayer(path=path, kind="missing") from None
+    if kind != stat.S_IFDIR:
+        raise BadLayer(path=path, kind=_KINDS.get(kind, "a special file"))

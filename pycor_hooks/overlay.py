@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An overlay: mount it, map the ids of its layers, refresh it, take it down.
+
+The options and their reasons: the kernel allows the lower tree to change while the overlay is
+not mounted only without index, metacopy and redirects (Documentation/filesystems/overlayfs.rst,
+"Changes to underlying filesystems"), so each is spelled out, whatever the distribution's
+defaults; and userxattr keeps the mark of an opaque directory in an attribute that survives
+copies made without CAP_SYS_ADMIN.
+
+Imported by the hooks: standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pycor_hooks import kernel
+from pycor_hooks.errors import LayerReadonly, MountFailed, NoIdmappedMounts, NoSpace
+from pycor_hooks.mountinfo import escape_layer
+
+SOURCE = "pycor-hooks"
+_OPTIONS = "index=off,metacopy=off,redirect_dir=nofollow,xino=off,userxattr"
+_HINTS = {
+    errno.EINVAL: "the kernel refused an option or a layer; the kernel log (dmesg) says which",
+    errno.ENODEV: "the kernel has no OverlayFS: modprobe overlay",
+    errno.ENOENT: "one of these directories is missing",
+    errno.EPERM: "the daemon runs without CAP_SYS_ADMIN here",
+}
+
+
+class Layers:
+    """The directories of one overlay.
+
+    Attributes:
+        lowerdirs: the uppermost first.
+        volume: the directory that holds ``upper`` and ``work``, in the container's volume.
+        lower_map, upper_map: texts for (uid_map, gid_map), from on-disk id to host id; None
+            where the ids are the host's already.
+        fs_ids: the container's root as (uid, gid) on the host.
+        staging: a directory of ours for short-lived mounts of mapped layers.
+    """
+
+    __slots__ = ("fs_ids", "lower_map", "lowerdirs", "staging", "upper_map", "volume")
+
+    def __init__(  # noqa: PLR0913 - all by keyword, and each a fact of its own
+        self,
+        *,
+        lowerdirs: list[str],
+        volume: str,
+        lower_map: tuple[str, str] | None,
+        upper_map: tuple[str, str] | None,
+        fs_ids: tuple[int, int],
+        staging: str,
+    ) -> None:
+        self.lowerdirs = lowerdirs
+        self.volume = volume
+        self.lower_map = lower_map
+        self.upper_map = upper_map
+        self.fs_ids = fs_ids
+        self.staging = staging
+
+    def staged(self) -> list[str]:
+        """Where mapped layers are mounted while the overlay is being mounted."""
+        return [f"{self.staging}/volume", f"{self.staging}/lower"]
+
+
+def options(lowerdirs: list[str], volume: str) -> str:
+    """The data for mount(2)."""
+    lower = ":".join(escape_layer(path) for path in lowerdirs)
+    own = escape_layer(volume)
+    return f"lowerdir={lower},upperdir={own}/upper,workdir={own}/work,{_OPTIONS}"
+
+
+def mount(layers: Layers, merged: str) -> None:
+    """Mount an overlay and make sure that it can be written.
+
+    Args:
+        layers: what to mount.
+        merged: an empty directory, where nothing is mounted yet.
+
+    Raises:
+        NoIdmappedMounts: a layer needs its ids mapped and cannot have them.
+        NoSpace, LayerReadonly, MountFailed: as they say. Nothing is left mounted then.
+    """
+    volume, lowerdirs = layers.volume, list(layers.lowerdirs)
+    userns: dict[tuple[str, str], int] = {}
+    try:
+        if layers.upper_map:
+            volume = _stage(layers.volume, f"{layers.staging}/volume", layers.upper_map, userns)
+        if layers.lower_map:
+            lowerdirs[0] = _stage(
+                lowerdirs[0], f"{layers.staging}/lower", layers.lower_map, userns
+            )
+        if layers.upper_map:
+            kernel.set_fs_ids(*layers.fs_ids)
+        _mount(lowerdirs, volume, merged, layers)
+    finally:
+        if layers.upper_map:
+            kernel.set_fs_ids(0, 0)
+        for descriptor in userns.values():
+            os.close(descriptor)
+        unstage(layers.staging)
+
+
+def _mount(lowerdirs: list[str], volume: str, merged: str, layers: Layers) -> None:
+    try:
+        kernel.mount(SOURCE, merged, "overlay", 0, options(lowerdirs, volume))
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise NoSpace(path=layers.volume, error=error.strerror) from error
+        raise MountFailed(
+            error=error.strerror,
+            lowerdir=":".join(layers.lowerdirs),
+            upperdir=f"{layers.volume}/upper",
+            hint=_HINTS.get(error.errno or 0, "the kernel log (dmesg) may say more"),
+        ) from error
+    if os.statvfs(merged).f_flag & os.ST_RDONLY:
+        kernel.umount(merged)
+        raise LayerReadonly(path=merged, upperdir=f"{layers.volume}/upper")
+
+
+def _stage(
+    path: str, target: str, id_map: tuple[str, str], userns: dict[tuple[str, str], int]
+) -> str:
+    """Mount ``path`` at ``target`` with its ids mapped; one user namespace serves equal maps."""
+    os.makedirs(target, 0o700, exist_ok=True)
+    try:
+        if id_map not in userns:
+            userns[id_map] = user_namespace(*id_map)
+        tree = kernel.open_tree_clone(path)
+        try:
+            kernel.idmap_tree(tree, userns[id_map])
+            kernel.move_mount(tree, target)
+        finally:
+            os.close(tree)
+    except OSError as error:
+        if error.errno in {errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP}:
+            raise NoIdmappedMounts(path=path, error=error.strerror) from error
+        raise
+    return target
+
+
+def unstage(staging: str) -> None:
+    """Detach what :func:`mount` staged, also what one that was killed left behind."""
+    for name in ("volume", "lower"):
+        path = f"{staging}/{name}"
+        while kernel.is_mount_root(path):
+            kernel.umount(path, kernel.MNT_DETACH)
+
+
+def user_namespace(uid_map: str, gid_map: str) -> int:
+    """A new user namespace with these maps, which lives as long as the descriptor is open.
+
+    Args:
+        uid_map, gid_map: lines of ``inside outside count``, as user_namespaces(7) has them.
+    """
+    holding, release = os.pipe()
+    child = kernel.clone_into_userns()
+    if child == 0:
+        os.close(release)
+        os.read(holding, 1)
+        os._exit(0)
+    try:
+        for name, text in (("uid_map", uid_map), ("gid_map", gid_map)):
+            descriptor = os.open(f"/proc/{child}/{name}", os.O_WRONLY)
+            try:
+                os.write(descriptor, text.encode())
+            finally:
+                os.close(descriptor)
+        return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(release)
+        os.close(holding)
+        os.waitpid(child, 0)
+
+
+def refresh(merged: str) -> None:
+    """Make a mounted overlay see its lower tree as it is now.
+
+    mount(2) with MS_REMOUNT drops the unused dentries of the file system before OverlayFS is
+    asked (reconfigure_super in fs/super.c); util-linux's ``mount -o remount`` goes another way
+    and fails.
+
+    Raises:
+        OSError: EINVAL where nothing is mounted at ``merged``.
+    """
+    kernel.mount("", merged, "", kernel.MS_REMOUNT)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""pre-start: from LXC_* variables and ``--base`` to a mounted overlay, or a named refusal.
+
+Imported by the pre-start hook: standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from pycor_hooks import idmap, instance, kernel, layer, overlay, takedown
+from pycor_hooks.errors import (
+    BadState,
+    BaseEmpty,
+    BaseIsOverlay,
+    BaseIsSelf,
+    BaseNotFound,
+    BaseOwnerMixed,
+    BaseWithoutRootfs,
+    NotOurs,
+    RootDiskReadonly,
+    RootNotMapped,
+    StillHeld,
+)
+from pycor_hooks.instance import Config, Instance
+from pycor_hooks.record import Record, directory_of, read
+from pycor_hooks.registry import Lock
+
+_INIT_TIMEOUT = 10.0
+
+
+def pre_start(container: Instance, base: Instance, rootfs: str, config: Config) -> None:
+    """Mount the container's overlay and bind it on its rootfs.
+
+    Args:
+        container: the one that starts.
+        base: the one whose rootfs is the lowerdir.
+        rootfs: LXC_ROOTFS_PATH, in the container's volume.
+        config: from LXC_CONFIG_FILE.
+
+    Raises:
+        PycorError: a named refusal; nothing is left mounted then.
+    """
+    directory = directory_of(container.daemon, container.key)
+    with Lock(directory):
+        try:
+            _clear(directory, rootfs)
+            _mount(directory, container, base, rootfs, config)
+        except BaseException:
+            takedown.everything(directory, rootfs)
+            takedown.remove_directory(directory)
+            raise
+
+
+def _mount(
+    directory: str, container: Instance, base: Instance, rootfs: str, config: Config
+) -> None:
+    if config.readonly:
+        raise RootDiskReadonly(name=container.label, client=instance.client_of(container.daemon))
+    lower = check_base(container, base)
+    ids = idmap.from_config(config.idmap)
+    fs_ids = _root_of(ids, container, base)
+    record = _record(container, base, lower, rootfs)
+    volume = os.path.dirname(rootfs)
+    upper_owner = layer.prepare(volume, lower)
+    layers = overlay.Layers(
+        lowerdirs=[lower],
+        volume=f"{volume}/overlay",
+        lower_map=ids.layer(os.lstat(lower).st_uid),
+        upper_map=ids.layer(upper_owner),
+        fs_ids=fs_ids,
+        staging=directory,
+    )
+    if layer.shares_btrfs(volume, lower):
+        layers.lowerdirs.append(f"{directory}/empty")
+        os.makedirs(layers.lowerdirs[1], 0o755, exist_ok=True)
+    record.write()
+    os.makedirs(record.merged, 0o700, exist_ok=True)
+    overlay.mount(layers, record.merged)
+    _move_strays(container, rootfs, record.merged, ids, fs_ids)
+    kernel.mount(record.merged, rootfs, "", kernel.MS_BIND)
+    kernel.mount("", rootfs, "", kernel.MS_PRIVATE)
+
+
+def _move_strays(
+    container: Instance,
+    rootfs: str,
+    merged: str,
+    ids: idmap.IdMap,
+    fs_ids: tuple[int, int],
+) -> None:
+    """Put what lies in the bare rootfs into the container, as the container's root."""
+    if not os.listdir(rootfs):
+        return
+    from pycor_hooks.strays import Strays, create_only_paths  # noqa: PLC0415 - a rare need
+
+    owner = os.lstat(rootfs).st_uid
+
+    def host_ids(uid: int, gid: int) -> tuple[int | None, int | None]:
+        if owner == fs_ids[0]:
+            return uid, gid
+        return ids.uid(uid - owner), ids.gid(gid - owner)
+
+    kernel.set_fs_ids(*fs_ids)
+    try:
+        Strays(
+            name=container.label,
+            bare=rootfs,
+            merged=merged,
+            host_ids=host_ids,
+            create_only=create_only_paths(os.path.dirname(rootfs)),
+        ).move()
+    finally:
+        kernel.set_fs_ids(0, 0)
+
+
+def check_base(container: Instance, base: Instance) -> str:
+    """Refuse a base that cannot be one.
+
+    Returns:
+        The real path of its rootfs.
+    """
+    client = instance.client_of(base.daemon)
+    if base.key == container.key:
+        raise BaseIsSelf(base=base.label, name=base.name, client=client)
+    volume = base.volume()
+    lower = f"{volume}/rootfs"
+    if not os.path.isdir(volume):
+        raise BaseNotFound(base=base.label, path=base.link)
+    if not os.path.isdir(lower):
+        from pycor_hooks import pools  # noqa: PLC0415 - only a refusal pays for it
+
+        driver = pools.driver_of(volume)
+        raise BaseWithoutRootfs(
+            base=base.label, path=lower, driver=driver, client=client, name=base.name
+        )
+    if os.path.lexists(f"{volume}/overlay"):
+        raise BaseIsOverlay(base=base.label, path=f"{volume}/overlay")
+    with os.scandir(lower) as entries:
+        if next(entries, None) is None:
+            raise BaseEmpty(base=base.label, path=lower)
+    owner = os.lstat(lower)
+    if owner.st_uid != owner.st_gid:
+        raise BaseOwnerMixed(base=base.label, uid=owner.st_uid, gid=owner.st_gid)
+    return lower
+
+
+def _root_of(ids: idmap.IdMap, container: Instance, base: Instance) -> tuple[int, int]:
+    """The container's root as host ids, which new files of its upper are created as."""
+    uid, gid = ids.uid(0), ids.gid(0)
+    if uid is None or gid is None:
+        kind = "user" if uid is None else "group"
+        raise RootNotMapped(name=container.label, base=base.label, kind=kind)
+    return uid, gid
+
+
+def _clear(directory: str, rootfs: str) -> None:
+    """Take down what an earlier start left, once its init is dead; leave what is not ours."""
+    try:
+        earlier = read(directory)
+    except (FileNotFoundError, BadState):
+        earlier = None
+    if earlier:
+        deadline = time.monotonic() + _INIT_TIMEOUT
+        while instance.process_alive(earlier.init, earlier.init_start):
+            if time.monotonic() > deadline:
+                raise StillHeld(
+                    path=earlier.upperdir,
+                    holder=f"process {earlier.init}, the init of an earlier start",
+                    remedy=f"end it with: kill -9 {earlier.init}",
+                )
+            time.sleep(0.05)
+    if os.listdir(directory):
+        takedown.everything(directory, earlier.rootfs if earlier else rootfs)
+    if kernel.is_mount_root(rootfs):
+        takedown.detach_bind(rootfs, f"{directory}/merged")
+        if kernel.is_mount_root(rootfs):
+            raise NotOurs(path=rootfs)
+
+
+def _record(container: Instance, base: Instance, lower: str, rootfs: str) -> Record:
+    monitor = os.getppid()
+    own = f"{os.path.dirname(rootfs)}/overlay"
+    return Record(
+        daemon=container.daemon,
+        project=container.project,
+        name=container.name,
+        base_project=base.project,
+        base_name=base.name,
+        lowerdirs=[lower],
+        upperdir=f"{own}/upper",
+        workdir=f"{own}/work",
+        rootfs=rootfs,
+        lower_identity=instance.identity_of(lower),
+        monitor=monitor,
+        monitor_start=instance.process_start(monitor),
+        init=0,
+        init_start=0,
+        started_at=time.time(),
+    )

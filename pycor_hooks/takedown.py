@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Take down one overlay: its bind on the rootfs, its mount on the host, its record.
+
+The hooks take down what their own start put up, the watcher what a dead start left behind, and
+pre-start whatever stands in its way. All do it under the overlay's lock, in the order that lets
+a later try finish what a kill interrupted: the state file goes last.
+
+Imported by the hooks: standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from pycor_hooks import instance, kernel, mountinfo
+from pycor_hooks.errors import BadState, NotOurs, StillHeld
+from pycor_hooks.overlay import SOURCE, unstage
+from pycor_hooks.record import Record, read
+from pycor_hooks.registry import Lock
+
+_BUSY_RETRY = 0.5
+
+
+def own(directory: str, monitor: int) -> bool:
+    """Take down an overlay if the start that belongs to a monitor put it up.
+
+    Args:
+        directory: the overlay's, below RUN.
+        monitor: pid of the [lxc monitor] whose hook is running.
+
+    Returns:
+        Whether it did; False where there is none, or another start's.
+    """
+    if not os.path.exists(directory):
+        return False
+    with Lock(directory):
+        record = _read(directory)
+        mine = (monitor, instance.process_start(monitor))
+        ours = record is not None and (record.monitor, record.monitor_start) == mine
+        if record and ours:
+            everything(directory, record.rootfs)
+        remove_directory(directory)
+        return ours
+
+
+def orphan(record: Record) -> bool:
+    """Take down an overlay whose container is gone without its hooks having run.
+
+    Args:
+        record: as it was when somebody looked; it is read again under the lock.
+
+    Returns:
+        Whether it did; False where the container lives, or another start has taken over.
+
+    Raises:
+        StillHeld: a process of the host works in the overlay, so it cannot be unmounted.
+    """
+    with Lock(record.directory):
+        now = _read(record.directory)
+        dead = now is not None and gone(now)
+        if now and dead:
+            everything(record.directory, now.rootfs)
+        remove_directory(record.directory)
+        return dead
+
+
+def gone(record: Record) -> bool:
+    """Whether neither the monitor nor the init of the recorded start lives any more."""
+    return not (
+        instance.process_alive(record.monitor, record.monitor_start)
+        or instance.process_alive(record.init, record.init_start)
+    )
+
+
+def everything(directory: str, rootfs: str) -> None:
+    """Unmount one overlay and forget it; the caller holds its lock, and keeps its directory.
+
+    Args:
+        directory: the overlay's, below RUN.
+        rootfs: where it may still be bound.
+
+    Raises:
+        NotOurs: something else is mounted where the overlay belongs.
+        StillHeld: a process of the host works in the overlay.
+    """
+    merged = f"{directory}/merged"
+    unstage(directory)
+    detach_bind(rootfs, merged)
+    while kernel.is_mount_root(merged):
+        if kernel.fs_magic(merged) != kernel.OVERLAYFS_SUPER_MAGIC:
+            raise NotOurs(path=merged)
+        _unmount(merged)
+    for name in ("merged", "empty", "volume", "lower"):
+        _rmdir(f"{directory}/{name}")
+    _unlink(f"{directory}/.state")
+    _unlink(f"{directory}/state")
+
+
+def detach_bind(rootfs: str, merged: str) -> None:
+    """Lazily detach our overlay from the container's rootfs; leave mounts that are not ours."""
+    while kernel.is_mount_root(rootfs) and _is_ours(rootfs, merged):
+        kernel.umount(rootfs, kernel.MNT_DETACH)
+
+
+def _is_ours(rootfs: str, merged: str) -> bool:
+    if kernel.is_mount_root(merged):
+        return kernel.statx(rootfs).dev == kernel.statx(merged).dev
+    mounts = [mount for mount in mountinfo.read() if mount.target == rootfs]
+    return bool(mounts) and (mounts[-1].fstype, mounts[-1].source) == ("overlay", SOURCE)
+
+
+def _unmount(merged: str) -> None:
+    """Unmount for good, never lazily: a second overlay on an upper that lives on corrupts it."""
+    deadline = time.monotonic() + _BUSY_RETRY
+    while True:
+        try:
+            kernel.umount(merged)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            if time.monotonic() > deadline:
+                raise StillHeld(
+                    path=merged,
+                    holder="a process of the host, or a mount below it",
+                    remedy=f"see which with: fuser -vm {merged}; findmnt -R {merged}",
+                ) from error
+            time.sleep(0.02)
+        else:
+            return
+
+
+def remove_directory(directory: str) -> None:
+    """Remove an overlay's directory, and its daemon's, where nothing is left in them."""
+    _rmdir(directory)
+    _rmdir(os.path.dirname(directory))
+
+
+def _rmdir(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY}:
+            raise
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _read(directory: str) -> Record | None:
+    try:
+        return read(directory)
+    except (FileNotFoundError, BadState):
+        return None
