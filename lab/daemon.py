@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A private LXD or Incus: the packaged daemon with a state directory of its own, in a World."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from lab import world as worlds
+from lab.client import Client
+from lab.processes import Process
+from lab.supervisor import Supervised
+from lab.wait import until
+from pycor_hooks import kernel, mountinfo, record
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+POOL = "pool"
+POOL_SIZE = "3GiB"  # of the sparse file below a btrfs pool
+
+
+class Kind(NamedTuple):
+    """What differs between the two daemons, from outside."""
+
+    daemon: str
+    client: str
+    group: str
+    prefix: str  # of environment variables
+
+
+KINDS = {
+    "lxd": Kind("/usr/bin/lxd", "lxc", "lxd", "LXD"),
+    "incus": Kind("/usr/libexec/incus/incusd", "incus", "incus-admin", "INCUS"),
+}
+
+
+class Daemon:
+    """Started with ``with``; ends with all its containers, mounts and files gone.
+
+    ``directory`` is its state directory, ``records`` what pycor-hooks keeps about it, ``env`` the environment in which the clients, and
+    pycor-hooks, find this daemon and no other.
+    """
+
+    def __init__(
+        self, world: worlds.World, kind: str, driver: str, *, idmapped: bool = True
+    ) -> None:
+        """Describe a daemon.
+
+        Args:
+            world: an entered World.
+            kind: "lxd" or "incus".
+            driver: of the storage pool named "pool": "dir" or "btrfs".
+            idmapped: False forbids it idmapped mounts, so that it shifts ids on disk; True
+                leaves it to the daemon's judgement of kernel and file system.
+        """
+        self.kind = kind
+        self.driver = driver
+        self.world = world
+        self.commands = KINDS[kind]
+        self.directory = os.path.join(world.directory, kind)
+        self.records = os.path.join(record.RUN, record.escape(self.directory))
+        prefix = self.commands.prefix
+        # /etc and HOME of the user say nothing here: a default remote or project would
+        self.env = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        self.env |= {
+            f"{prefix}_DIR": self.directory,
+            f"{prefix}_CONF": os.path.join(world.directory, f"{kind}-client"),
+            "HOME": world.directory,
+        }
+        self._daemon_env = dict(self.env)
+        if not idmapped:
+            self._daemon_env[f"{prefix}_IDMAPPED_MOUNTS_DISABLE"] = "1"
+        self._bridge = f"{kind}br"  # nobody else's in the World's network namespace
+        self._runs: list[Supervised] = []
+        self.client = Client(self.commands.client, self.env, self.directory)
+
+    def __enter__(self) -> Self:
+        os.mkdir(self.directory, 0o711)
+        try:
+            self.start()
+            self._configure()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the daemon process; containers that run already are found by it."""
+        log = os.path.join(self.world.directory, f"{self.kind}.log")
+        command = [self.commands.daemon, "--group", self.commands.group, "--logfile", log]
+        self._runs.append(Supervised(command, log=log + ".out", env=self._daemon_env))
+        waiting = [self.commands.daemon, "waitready", "--timeout=60"]
+        done = subprocess.run(waiting, env=self.env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise OSError(f"{self.kind} does not start: {done.stderr}{tail(log)}")
+
+    def stop(self) -> None:
+        """Stop the daemon process as a restart of its service does: containers run on."""
+        self._runs[-1].signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the daemon process alone, by SIGKILL."""
+        self._runs[-1].signal(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Stop and start the daemon process while containers run."""
+        self.stop()
+        self.start()
+
+    def processes(self) -> list[Process]:
+        """Every process that ever came from this daemon and still lives, itself included."""
+        return [
+            process
+            for run in self._runs
+            for process in run.descendants()
+            if process.state != "Z"  # its parent has yet to reap it; it holds nothing
+        ]
+
+    def network(self) -> str:
+        """The name of a bridge with DHCP, made at the first call: ``launch(…, "-n", name)``."""
+        name = self._bridge
+        if name not in self.client("network", "list", "--format=csv").stdout:
+            third = list(KINDS).index(self.kind)
+            self.client(
+                *("network", "create", name, f"ipv4.address=10.213.{third}.1/24"),
+                *("ipv4.nat=false", "ipv6.address=none"),
+            )
+        return name
+
+    def _configure(self) -> None:
+        size = [f"size={POOL_SIZE}"] if self.driver == "btrfs" else []
+        self.client("storage", "create", POOL, self.driver, *size)
+        self.client("profile", "device", "add", "default", "root", "disk", "path=/", "pool=" + POOL)
+
+    def close(self) -> None:
+        """Kill everything, unmount, delete the state directory.
+
+        Raises:
+            OSError: something is left that this could not remove; it is named.
+        """
+        for run in reversed(self._runs):
+            run.end()
+        self._runs.clear()
+        self._unmount()
+        subprocess.run(["ip", "link", "delete", self._bridge], capture_output=True, check=False)
+        worlds.remove_tree(self.directory)
+
+    def _unmount(self) -> None:
+        ours = (self.directory + "/", self.records + "/")
+        for mount in reversed(mountinfo.read()):
+            if mount.target.startswith(ours):
+                kernel.umount(mount.target, kernel.MNT_DETACH)
+
+
+def tail(path: str, lines: int = 20) -> str:
+    """The end of a log file, for an error message."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as log:
+            return "".join(log.readlines()[-lines:])
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The process table, as far as the lab needs it: who descends from whom, and who still lives."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+DEAD = "ZX"
+
+
+class Process(NamedTuple):
+    """One row of the process table; pid and start together never come again."""
+
+    pid: int
+    parent: int
+    state: str
+    start: int
+    command: str
+
+    @property
+    def alive(self) -> bool:
+        """Whether this very process still runs; a zombie does not."""
+        now = look_up(self.pid)
+        return now is not None and now.start == self.start and now.state not in DEAD
+
+
+def look_up(pid: int) -> Process | None:
+    """The process ``pid``, None when there is none. See proc_pid_stat(5)."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+            # the name stands in parentheses and may hold anything, further ones too
+            fields = stat.read().rpartition(")")[2].split()
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as cmdline:
+            command = cmdline.read().replace("\0", " ").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return Process(pid, int(fields[1]), fields[0], int(fields[19]), command)
+
+
+def table() -> list[Process]:
+    """All processes that /proc shows."""
+    rows = (look_up(int(name)) for name in os.listdir("/proc") if name.isdigit())
+    return [row for row in rows if row is not None]
+
+
+def descendants(ancestor: int) -> list[Process]:
+    """Children of ``ancestor``, their children, and so on; zombies too."""
+    children: dict[int, list[Process]] = {}
+    for row in table():
+        children.setdefault(row.parent, []).append(row)
+    found: list[Process] = []
+    generation = children.get(ancestor, [])
+    while generation:
+        found += generation
+        generation = [child for row in generation for child in children.get(row.pid, [])]
+    return found

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A World: the mount and network namespace in which the private daemons live.
+
+The process that enters one (pytest, the demo) moves in with all that it starts: daemons, hooks,
+watcher, clients. So they share namespaces with each other, as on an ordinary host, and with
+nobody else: bridges, veth pairs, firewall rules and ip_forward never show on the host, and when
+the last process is gone the kernel drops the mounts, however the run ended.
+
+liblxc's command sockets are abstract, which makes them belong to the network namespace: whoever
+asks whether an instance runs has to be inside, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import glob
+import os
+import shutil
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING, Self
+
+from lab import limits
+from lab.supervisor import Supervised
+from lab.wait import until
+from pycor_hooks import kernel, mountinfo
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_CLONE_NEWNS = 0x20000
+_CLONE_NEWNET = 0x40000000
+_MS_REC = 0x4000
+_MS_SLAVE = 0x80000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class World:
+    """Entered with ``with``, or :meth:`enter` and :meth:`leave`; one at a time in a process.
+
+    ``directory`` is a temporary directory on disk, for everything that has to go in the end.
+    """
+
+    directory: str
+
+    def __init__(self) -> None:
+        self._cleanup = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self.enter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.leave()
+
+    def enter(self) -> None:
+        """Move this thread, and what it starts from now on, into namespaces of its own."""
+        with contextlib.ExitStack() as cleanup:
+            cleanup.enter_context(limits.raised())
+            self._host_namespaces = {
+                kind: os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+                for kind in ("mnt", "net")
+            }
+            for descriptor in self._host_namespaces.values():
+                cleanup.callback(os.close, descriptor)
+            self._before = cgroups()
+            cleanup.callback(self._remove_cgroups)
+            # /var/tmp: on disk everywhere, and short enough for a unix socket's 108 bytes
+            self.directory = tempfile.mkdtemp(prefix="pycor-", dir="/var/tmp")  # noqa: S108
+            os.chmod(self.directory, 0o755)  # the ids of containers pass through
+            cleanup.callback(remove_tree, self.directory)
+            cleanup.callback(self._return)
+            self._unshare()
+            self._start_lxcfs(cleanup)
+            self._cleanup = cleanup.pop_all()
+
+    def leave(self) -> None:
+        """Return to the host's namespaces; limits, cgroups and the directory are put right."""
+        self._cleanup.close()
+
+    def run_outside(self, command: list[str]) -> None:
+        """Run ``command`` with the host's network, which is the only way to a mirror."""
+        network = f"/proc/{os.getpid()}/fd/{self._host_namespaces['net']}"
+        subprocess.run(["nsenter", f"--net={network}", *command], check=True)
+
+    def _unshare(self) -> None:
+        shared = next(mount for mount in mountinfo.read() if mount.target == "/").shared
+        if _libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET) == -1:
+            code = ctypes.get_errno()
+            raise OSError(code, f"unshare: {os.strerror(code)}")
+        kernel.mount("", "/", "", _MS_REC | _MS_SLAVE)
+        if shared:  # as the host had it, among ourselves
+            kernel.mount("", "/", "", _MS_REC | kernel.MS_SHARED)
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        self._show_own_interfaces()
+
+    def _show_own_interfaces(self) -> None:
+        """Let /sys/class/net show our network namespace; all else of /sys stays the host's."""
+        fresh = os.path.join(self.directory, "sys")
+        os.mkdir(fresh)
+        kernel.mount("sysfs", fresh, "sysfs", 0)
+        for part in ("class/net", "devices/virtual/net"):
+            kernel.mount(os.path.join(fresh, part), os.path.join("/sys", part), "", kernel.MS_BIND)
+        kernel.umount(fresh, kernel.MNT_DETACH)
+        os.rmdir(fresh)
+
+    def _return(self) -> None:
+        here = os.getcwd()  # setns(2) to a mount namespace moves to its root
+        for descriptor in self._host_namespaces.values():
+            if _libc.setns(descriptor, 0) == -1:
+                code = ctypes.get_errno()
+                raise OSError(code, f"setns: {os.strerror(code)}")
+        os.chdir(here)
+
+    def _start_lxcfs(self, cleanup: contextlib.ExitStack) -> None:
+        """lxcfs gives containers their own /proc/meminfo and the like; the host's serves, too."""
+        if kernel.is_mount_root("/var/lib/lxcfs"):
+            return
+        os.makedirs("/var/lib/lxcfs", exist_ok=True)
+        lxcfs = Supervised(
+            ["lxcfs", "--pidfile", os.path.join(self.directory, "lxcfs.pid"), "/var/lib/lxcfs"],
+            log=os.path.join(self.directory, "lxcfs.log"),
+            env=os.environ,
+        )
+        cleanup.callback(lxcfs.end)
+        until(lambda: kernel.is_mount_root("/var/lib/lxcfs"), what="lxcfs serves")
+
+    def _remove_cgroups(self) -> None:
+        """Remove what killed monitors left; rmdir(2) refuses where a process still lives."""
+        for top in cgroups() - self._before:
+            for directory, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)
+
+
+def cgroups() -> set[str]:
+    """The cgroups that liblxc made, in whatever hierarchies there are."""
+    return set(glob.glob("/sys/fs/cgroup/lxc.*") + glob.glob("/sys/fs/cgroup/*/lxc.*"))
+
+
+def remove_tree(path: str) -> None:
+    """Delete a tree of ours; a mount in it is an error, never something to descend into.
+
+    Raises:
+        OSError: something is still mounted below ``path``.
+    """
+    inside = [mount.target for mount in mountinfo.read() if mount.target.startswith(path + "/")]
+    if inside:
+        raise OSError(f"{path}: still mounted: {', '.join(inside)}")
+    shutil.rmtree(path)
