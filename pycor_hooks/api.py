@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The few questions that the watcher asks a daemon's API, without blocking its event loop.
+
+The commands use pylxd; the watcher does not load it (11 MB), and asks only when a base was
+renamed or deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from pycor_hooks.sockets import Daemon
+
+TIMEOUT = 10.0
+
+
+async def get(daemon: Daemon, path: str) -> Any:
+    """Ask one question.
+
+    In HTTP/1.0 the answer is whole when the daemon closes the connection, and no chunks have
+    to be put together.
+
+    Args:
+        daemon: whom to ask; it is running.
+        path: such as "/1.0/projects".
+
+    Returns:
+        The answer's metadata.
+
+    Raises:
+        OSError: nobody answers, or not within 10 seconds (TimeoutError).
+        ValueError: the answer is an error, or not one of this API.
+    """
+    async with asyncio.timeout(TIMEOUT):
+        reader, writer = await asyncio.open_unix_connection(daemon.socket)
+        try:
+            writer.write(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+            answer = await reader.read(-1)
+        finally:
+            writer.close()
+    message = json.loads(answer.partition(b"\r\n\r\n")[2])
+    if not isinstance(message, dict) or message.get("metadata") is None:
+        raise ValueError(message)
+    return message["metadata"]
+
+
+async def profiles(daemon: Daemon) -> list[tuple[str, dict[str, Any]]]:
+    """Return all profiles of a daemon, each with the name of its project.
+
+    Raises:
+        OSError, ValueError: as :func:`get` does.
+    """
+    found = []
+    for project in await get(daemon, "/1.0/projects?recursion=1"):
+        name = project["name"]
+        listed = await get(daemon, f"/1.0/profiles?recursion=1&project={quote(name)}")
+        # A project without profiles of its own (features.profiles=false) shows the default one's.
+        if name == "default" or project["config"].get("features.profiles") == "true":
+            found += [(name, profile) for profile in listed]
+    return found

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The live overlays of this host: kept in memory, refreshed, taken down when nobody uses them.
+
+Everything here may block, for as long as a few system calls per overlay do;
+the watcher calls it in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from pycor_hooks import instance, overlay, record, registry, takedown
+from pycor_hooks.errors import BadState, PycorError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pycor_hooks.plan import Base
+    from pycor_hooks.record import Record
+
+LOCK_TIMEOUT = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An overlay with which something went wrong."""
+
+    record: Record
+    error: Exception
+
+
+class BaseState(NamedTuple):
+    """What a base is now; `identity` is None when it has no rootfs."""
+
+    running: bool
+    identity: str | None
+
+
+class Records:
+    """The records below /run/pycor-hooks, each read again only when it was replaced.
+
+    `daemons` are the state directories to look at, None for all.
+    """
+
+    def __init__(self, daemons: list[str] | None = None) -> None:
+        self._daemons = daemons
+        self._known: dict[str, tuple[tuple[int, ...], Record]] = {}
+
+    def scan(self) -> list[Record]:
+        """Return the records as they are now; one that is being made or removed is left out."""
+        known = {}
+        for directory in registry.directories(self._daemons):
+            try:
+                mark = _mark(directory)
+                before = self._known.get(directory)
+                if before is None or before[0] != mark:
+                    before = mark, record.read(directory)
+                known[directory] = before
+            except (FileNotFoundError, NotADirectoryError, BadState):
+                continue
+        self._known = known
+        return [found for _, found in known.values()]
+
+
+def base_state(base: Base) -> BaseState:
+    """Look at a base; neither its daemon nor its pool is asked."""
+    what = instance.Instance(*base)
+    running = what.running()
+    try:
+        return BaseState(running, instance.identity_of(what.rootfs()))
+    except (FileNotFoundError, NotADirectoryError):
+        return BaseState(running, None)
+
+
+def refresh_records(records: Iterable[Record]) -> list[Failure]:
+    """Refresh overlays, and note the time in their state files.
+
+    This is the loop that has to be lean: one mount(2) and one utimensat(2) for each.
+    An overlay that its container's stop took down meanwhile is no failure.
+
+    Returns:
+        Those which could not be refreshed.
+    """
+    failures = []
+    for found in records:
+        try:
+            overlay.refresh(found.merged)
+            os.utime(found.state_path)
+        except OSError as error:
+            try:
+                if not _replaced(found):
+                    failures.append(Failure(found, error))
+            except (OSError, PycorError):
+                failures.append(Failure(found, error))
+    return failures
+
+
+def refresh_while_stopped(base: Base, records: Sequence[Record]) -> list[Failure] | None:
+    """Refresh overlays of one base, or return None when the base runs."""
+    return None if instance.Instance(*base).running() else refresh_records(records)
+
+
+def running(bases: Iterable[Base]) -> set[Base]:
+    """Return those of the bases that run."""
+    return {base for base in bases if instance.Instance(*base).running()}
+
+
+def orphans(records: Iterable[Record]) -> list[Record]:
+    """Return the overlays whose container is gone, monitor and init."""
+    return [found for found in records if takedown.gone(found)]
+
+
+def _mark(directory: str) -> tuple[int, ...]:
+    """What changes when the state file is replaced, which is done by rename; a refresh does not.
+
+    The inode alone would not do: a file system may give the number of a removed file again.
+    """
+    holder = os.stat(directory)
+    return holder.st_ino, holder.st_mtime_ns, os.stat(f"{directory}/state").st_ino
+
+
+def _replaced(old: Record) -> bool:
+    """Tell whether this start's overlay was taken down, once whoever is at it is done.
+
+    Raises:
+        StillHeld: somebody holds the lock of this overlay.
+    """
+    if not os.path.exists(old.state_path):
+        return True
+    with registry.Lock(old.directory, timeout=LOCK_TIMEOUT):
+        try:
+            now = record.read(old.directory)
+        except FileNotFoundError:
+            takedown.remove_directory(old.directory)  # the lock may have made it anew
+            return True
+    return (now.monitor, now.monitor_start) != (old.monitor, old.monitor_start)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What to do about an event or a look at a base: pure decisions over plain values; no I/O.
+
+The unit of work is the base: an event names an instance, and if live overlays stand on it,
+the base is looked at. What is then done depends on what is seen, not on what the event said.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pycor_hooks.events import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping, Sequence
+
+    from pycor_hooks.events import LifecycleEvent
+    from pycor_hooks.record import Record
+
+PATIENCE = 5.0
+"""Seconds for which a base that was said to have stopped may still be seen running."""
+
+
+class Base(NamedTuple):
+    """An instance that overlays stand on; `daemon` is the state directory."""
+
+    daemon: str
+    project: str
+    name: str
+
+    def __str__(self) -> str:
+        return label(self.project, self.name)
+
+
+def label(project: str, name: str) -> str:
+    """Return a name as people write it: the project before it, but for the default one."""
+    return name if project == "default" else f"{project}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Look at a base.
+
+    `why`: what is said to have happened to it, "" when it is looked at as a matter of routine.
+    `patience`: seconds for which it may be seen running still, and is looked at again.
+    `name_is_gone`: it was renamed or deleted.
+    """
+
+    base: Base
+    why: str = ""
+    patience: float = 0.0
+    name_is_gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with the overlays of one base.
+
+    `pending`: refresh them when the base stops. `detached`: those for which no refresh will do.
+    """
+
+    refresh: Sequence[Record]
+    pending: bool
+    detached: Sequence[Record]
+
+
+def by_base(records: Iterable[Record]) -> dict[Base, list[Record]]:
+    """Sort live overlays by the base that they stand on."""
+    bases: dict[Base, list[Record]] = {}
+    for record in records:
+        base = Base(record.daemon, record.base_project, record.base_name)
+        bases.setdefault(base, []).append(record)
+    return bases
+
+
+def react(event: LifecycleEvent, daemon: str, bases: Container[Base]) -> Look | None:
+    """Decide whether an event concerns one of the bases.
+
+    The event's `location` does not matter: within a cluster an instance has one home,
+    and whatever the event said, the base is looked at on this host.
+
+    Args:
+        event: what was said.
+        daemon: the state directory of the daemon that said it.
+        bases: those which live overlays stand on.
+    """
+    renamed = event.change is Change.RENAMED
+    base = Base(daemon, event.project, event.old_name if renamed else event.name)
+    if base not in bases:
+        return None
+    return Look(
+        base,
+        why=f"renamed to {event.name}" if renamed else event.change.name.lower(),
+        patience=PATIENCE if event.change is Change.STOPPED else 0.0,
+        name_is_gone=renamed or event.change is Change.DELETED,
+    )
+
+
+def decide(overlays: Sequence[Record], *, running: bool, identity: str | None) -> Decision:
+    """Decide what to do with the overlays of one base, from what the base is now.
+
+    An overlay whose base was re-owned is refreshed all the same: a restart alone cures its
+    owners, but the mixture of old and new files goes at once.
+
+    Args:
+        overlays: the live ones on this base.
+        running: whether the base runs.
+        identity: of the base's rootfs now, None when there is none.
+    """
+    return Decision(
+        refresh=() if running or identity is None else overlays,
+        pending=running,
+        detached=[overlay for overlay in overlays if overlay.lower_identity != identity],
+    )
+
+
+def profiles_naming(base: Base, profiles: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return the profiles whose raw.lxc names a base, as PROJECT/NAME or NAME.
+
+    A bare name in a profile of the default project counts in every project: it may be
+    used there (features.profiles=false), and is then looked up in the container's own project.
+
+    Args:
+        base: under the name to look for.
+        profiles: pairs of project and the API's profile object.
+    """
+    found = []
+    for project, profile in profiles:
+        text = (profile.get("config") or {}).get("raw.lxc", "")
+        for named in _bases_named(text):
+            home, _, name = named.rpartition("/")
+            fits = home == base.project if home else project in {base.project, "default"}
+            if name == base.name and fits:
+                found.append(label(project, profile["name"]))
+                break
+    return found
+
+
+def _bases_named(raw_lxc: str) -> list[str]:
+    """Return the values of `--base` in the hook lines of a raw.lxc text."""
+    named = []
+    for line in raw_lxc.splitlines():
+        key, _, value = line.partition("=")
+        if not key.strip().startswith("lxc.hook."):
+            continue
+        try:
+            words = shlex.split(value)
+        except ValueError:
+            words = value.split()
+        for word, following in zip(words, [*words[1:], ""], strict=True):
+            if word == "--base":
+                named.append(following)
+            elif word.startswith("--base="):
+                named.append(word.removeprefix("--base="))
+    return named

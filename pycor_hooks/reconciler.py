@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keeps every live overlay as its base is: looks at bases, refreshes, takes down orphans.
+
+Runs in an event loop and holds it up nowhere: what blocks is done in a thread, slice by slice.
+There is one refresh per base at a time; what is asked for meanwhile is done once, afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from pycor_hooks import api, live, takedown
+from pycor_hooks.errors import PycorError
+from pycor_hooks.plan import Look, by_base, decide, label, profiles_naming, react
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pycor_hooks.events import LifecycleEvent
+    from pycor_hooks.plan import Base, Decision
+    from pycor_hooks.record import Record
+    from pycor_hooks.sockets import Daemon
+
+log = logging.getLogger(__name__)
+
+RECHECK = 0.025
+"""Seconds between two looks at a base that was said to have stopped and still runs."""
+SLICE = 64
+"""Overlays refreshed without a look at anything else; 45 ms where each has 10,000 dentries."""
+
+
+class Reconciler:
+    """The state between two looks, and the looks under way.
+
+    Args:
+        group: where the work runs; an error that nobody foresaw ends it.
+        records: the live overlays to care for.
+    """
+
+    def __init__(self, group: asyncio.TaskGroup, records: live.Records) -> None:
+        self._group = group
+        self._records = records
+        self._scanning = asyncio.Lock()
+        self._inbox: list[tuple[Daemon, LifecycleEvent]] = []
+        self._reading: asyncio.Task[None] | None = None
+        self._wanted: dict[Base, Look] = {}
+        self._working: dict[Base, asyncio.Task[int]] = {}
+        self._pending: set[Base] = set()
+        self._told: dict[str, str] = {}
+
+    def heard(self, daemon: Daemon, event: LifecycleEvent) -> None:
+        """Take note of an event; it is acted on soon."""
+        self._inbox.append((daemon, event))
+        if self._reading is None:
+            self._reading = self._group.create_task(self._read_inbox())
+
+    async def reconcile(self, daemon: str | None = None) -> int:
+        """Look at every base, and take down what nobody uses.
+
+        Args:
+            daemon: only what belongs to this state directory; None for everything.
+
+        Returns:
+            How many overlays could not be refreshed or taken down.
+        """
+        records = [r for r in await self._scan() if daemon in {None, r.daemon}]
+        failures = await self._take_down(records)
+        looks = [self._look(Look(base)) for base in by_base(records)]
+        return failures + sum([await look for look in looks])
+
+    async def tick(self) -> int:
+        """Do what cannot wait for the next reconcile and that no event announces.
+
+        Take down what nobody uses, and see which bases run, and which of them have stopped.
+
+        Returns:
+            How many overlays are live.
+        """
+        records = await self._scan()
+        await self._take_down(records)
+        bases = by_base(records)
+        self._pending &= bases.keys()
+        running = await asyncio.to_thread(live.running, bases)
+        for base in self._pending - running:
+            self._look(Look(base, why="stopped"))
+        self._pending |= running
+        return len(records)
+
+    async def _scan(self) -> list[Record]:
+        async with self._scanning:
+            records = await asyncio.to_thread(self._records.scan)
+        here = {record.directory for record in records}
+        self._told = {place: text for place, text in self._told.items() if place in here}
+        return records
+
+    async def _read_inbox(self) -> None:
+        while self._inbox:
+            events, self._inbox = self._inbox, []
+            bases = by_base(await self._scan())
+            for daemon, event in events:
+                look = react(event, daemon.directory, bases)
+                if look is None:
+                    continue
+                self._look(look)
+                if look.name_is_gone:
+                    self._group.create_task(_name_profiles(daemon, look))
+        self._reading = None
+
+    def _look(self, look: Look) -> asyncio.Task[int]:
+        """Have a base looked at soon; the task ends when there is nothing more to do for it."""
+        base = look.base
+        before = self._wanted.get(base, look)
+        self._wanted[base] = max(before, look, key=lambda wanted: (wanted.patience, wanted.why))
+        if base not in self._working:
+            self._working[base] = self._group.create_task(self._settle(base))
+        return self._working[base]
+
+    async def _settle(self, base: Base) -> int:
+        failures = 0
+        while base in self._wanted:
+            look = self._wanted.pop(base)
+            state = await asyncio.to_thread(live.base_state, base)
+            deadline = time.monotonic() + look.patience
+            while state.running and time.monotonic() < deadline:
+                await asyncio.sleep(RECHECK)
+                state = await asyncio.to_thread(live.base_state, base)
+            overlays = by_base(await self._scan()).get(base, [])
+            decision = decide(overlays, running=state.running, identity=state.identity)
+            self._tell_detached(base, decision, state.identity)
+            failures += await self._refresh(look, decision)
+        del self._working[base]
+        return failures
+
+    async def _refresh(self, look: Look, decision: Decision) -> int:
+        """Refresh in slices; a base that starts meanwhile leaves the rest pending."""
+        base = look.base
+        began = time.monotonic()
+        failures = 0
+        pending = decision.pending
+        for start in range(0, len(decision.refresh), SLICE):
+            overlays = decision.refresh[start : start + SLICE]
+            failed = await asyncio.to_thread(live.refresh_while_stopped, base, overlays)
+            if failed is None:
+                pending = True
+                break
+            failures += len(failed)
+            for failure in failed:
+                log.error("%s: cannot be refreshed: %s", _name(failure.record), failure.error)
+        if pending:
+            self._pending.add(base)
+            log.debug("%s: runs; its overlays are refreshed when it stops", base)
+        elif decision.refresh:
+            self._pending.discard(base)
+            log.log(
+                logging.INFO if look.why else logging.DEBUG,
+                "%s: %s; %d overlays refreshed in %.0f ms",
+                base,
+                look.why or "looked at",
+                len(decision.refresh) - failures,
+                1000 * (time.monotonic() - began),
+            )
+        return failures
+
+    def _tell_detached(self, base: Base, decision: Decision, identity: str | None) -> None:
+        for overlay in decision.detached:
+            if identity is None:
+                text = f"base {base} is gone: it keeps the old tree, and cannot start again"
+            else:
+                text = f"base {base} was replaced or re-owned: restart it to see the new tree"
+            self._tell_once(overlay, f"{text} ({identity})", text)
+
+    async def _take_down(self, records: Iterable[Record]) -> int:
+        failures = 0
+        for record in await asyncio.to_thread(live.orphans, records):
+            try:
+                if await asyncio.to_thread(takedown.orphan, record):
+                    log.info("%s: its monitor is gone; overlay taken down", _name(record))
+            except (OSError, PycorError) as error:
+                failures += 1
+                self._tell_once(record, str(error), f"overlay cannot be taken down: {error}")
+        return failures
+
+    def _tell_once(self, record: Record, mark: str, text: str) -> None:
+        """Log what is wrong with an overlay, unless that was the last thing said about it."""
+        mark = f"{record.monitor}.{record.monitor_start} {mark}"
+        if self._told.get(record.directory) != mark:
+            self._told[record.directory] = mark
+            log.warning("%s: %s", _name(record), text)
+
+
+def _name(record: Record) -> str:
+    return label(record.project, record.name)
+
+
+async def _name_profiles(daemon: Daemon, look: Look) -> None:
+    """Log which profiles still name a base whose name is gone."""
+    try:
+        named = profiles_naming(look.base, await api.profiles(daemon))
+    except (OSError, ValueError) as error:
+        log.warning("%s: %s; cannot tell which profiles name it: %s", look.base, look.why, error)
+        return
+    which = ", ".join(named) or "none"
+    log.warning(
+        "%s: %s; correct raw.lxc of the profiles that name it: %s", look.base, look.why, which
+    )

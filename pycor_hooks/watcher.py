@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The watcher: one process that follows all daemons of the host and keeps the overlays fresh.
+
+Events are hints. On every connect, every ten minutes and on SIGHUP everything is looked at,
+and every two seconds what no event announces: a killed monitor, a base that stopped unheard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from pycor_hooks import notify
+from pycor_hooks.events import MalformedEvent, parse
+from pycor_hooks.follow import Follower
+from pycor_hooks.live import Records
+from pycor_hooks.reconciler import Reconciler
+from pycor_hooks.sockets import find_daemons, named_directories
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pycor_hooks.sockets import Daemon
+
+log = logging.getLogger(__name__)
+
+TICK = 2.0
+RECONCILE = 600.0
+
+
+def watch(directories: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> int:
+    """Watch until SIGTERM or SIGINT.
+
+    Args:
+        directories: state directories of the daemons, as given with `--daemon`; when empty,
+            those of `environ` (LXD_DIR, INCUS_DIR), else all that the host has.
+        environ: where systemd says how to reach it, too.
+
+    Returns:
+        The exit code, 0.
+    """
+    asyncio.run(Watcher(directories, environ).run())
+    return 0
+
+
+def once(directories: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> int:
+    """Look at everything once, with the arguments of :func:`watch`.
+
+    Returns:
+        The exit code: 1 when an overlay could not be refreshed or taken down.
+    """
+
+    async def reconcile() -> int:
+        async with asyncio.TaskGroup() as group:
+            records = Records(named_directories(directories, environ))
+            return await Reconciler(group, records).reconcile()
+
+    return 1 if asyncio.run(reconcile()) else 0
+
+
+class Watcher:
+    """The process: whom it follows, what it does when, and what systemd hears of it."""
+
+    def __init__(self, directories: Sequence[str], environ: Mapping[str, str]) -> None:
+        self._directories = directories
+        self._environ = environ
+        self._followed: set[str] = set()
+        self._status = ""
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT; SIGHUP looks at everything at once."""
+        main = asyncio.create_task(self._main())
+
+        def stop() -> None:
+            self._notify("STOPPING=1")
+            main.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        with contextlib.suppress(asyncio.CancelledError):
+            await main
+
+    async def _main(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            await self._start(group)
+
+    async def _start(self, group: asyncio.TaskGroup) -> None:
+        records = Records(named_directories(self._directories, self._environ))
+        reconciler = Reconciler(group, records)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, lambda: group.create_task(reconciler.reconcile()))
+        await reconciler.reconcile()
+        self._follow_new(group, reconciler)
+        self._notify("READY=1")
+        group.create_task(self._tick(group, reconciler))
+        group.create_task(self._reconcile(reconciler))
+        group.create_task(self._watchdog())
+
+    def _follow_new(self, group: asyncio.TaskGroup, reconciler: Reconciler) -> None:
+        """Follow the daemons that were not there before."""
+
+        def connected(daemon: Daemon) -> None:
+            group.create_task(reconciler.reconcile(daemon.directory))
+
+        def heard(daemon: Daemon, message: str | bytes) -> None:
+            try:
+                event = parse(message)
+            except MalformedEvent as error:
+                log.warning("%s: %s", daemon.directory, error)
+            else:
+                if event is not None:
+                    reconciler.heard(daemon, event)
+
+        for daemon in find_daemons(self._directories, self._environ):
+            if daemon.directory in self._followed:
+                continue
+            self._followed.add(daemon.directory)
+            if daemon.skipped is not None:
+                log.warning("%s: not followed: %s", daemon.directory, daemon.skipped)
+                continue
+            group.create_task(Follower(daemon, connected=connected, heard=heard).run())
+
+    async def _tick(self, group: asyncio.TaskGroup, reconciler: Reconciler) -> None:
+        while True:
+            self._follow_new(group, reconciler)
+            live = await reconciler.tick()
+            status = f"STATUS={live} overlays live, {len(self._followed)} daemons"
+            if status != self._status:
+                self._status = status
+                self._notify(status)
+            await asyncio.sleep(TICK)
+
+    async def _reconcile(self, reconciler: Reconciler) -> None:
+        while True:
+            await asyncio.sleep(RECONCILE)
+            await reconciler.reconcile()
+
+    async def _watchdog(self) -> None:
+        interval = notify.watchdog_interval(self._environ)
+        while interval is not None:
+            self._notify("WATCHDOG=1")
+            await asyncio.sleep(interval)
+
+    def _notify(self, state: str) -> None:
+        notify.notify(state, self._environ)
