@@ -9,6 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from lab import processes
 from lab.wait import until
 from pycor_hooks import record
 
@@ -42,7 +43,7 @@ class Client:
     def __call__(
         self, *words: str, check: bool = True, text: str = "", timeout_s: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """Run the client.
+        """Run the client, in this client's project.
 
         Args:
             words: command and arguments.
@@ -54,8 +55,16 @@ class Client:
             ClientError: it failed, and ``check`` is set.
             subprocess.TimeoutExpired: it took too long.
         """
-        done = subprocess.run(
-            [self.program, "--project", self.project, *words],
+        done = self._run(["--project", self.project, *words], text=text, timeout_s=timeout_s)
+        if check and done.returncode:
+            raise ClientError(done)
+        return done
+
+    def _run(
+        self, words: list[str], *, text: str = "", timeout_s: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.program, "--quiet", *words],
             env=self.env,
             input=text,
             timeout=timeout_s,
@@ -63,14 +72,15 @@ class Client:
             capture_output=True,
             text=True,
         )
-        if check and done.returncode:
-            raise ClientError(done)
-        return done
 
     def query(self, path: str, **parameters: str) -> Any:
         """GET a path of the daemon's API, in this client's project unless told otherwise."""
         parameters = {"project": self.project, **parameters}
-        return json.loads(self("query", f"{path}?{urlencode(parameters)}").stdout)
+        # the command knows no --project
+        done = self._run(["query", f"{path}?{urlencode(parameters)}"])
+        if done.returncode:
+            raise ClientError(done)
+        return json.loads(done.stdout)
 
     def in_project(self, project: str) -> Client:
         """The same daemon's client, for another project."""
@@ -82,7 +92,8 @@ class Client:
 
     def instances(self) -> list[Instance]:
         """All instances of all projects."""
-        found = self.query("/1.0/instances", **{"recursion": "1", "all-projects": "true"}, project="")
+        everywhere = {"recursion": "1", "all-projects": "true", "project": ""}
+        found = self.query("/1.0/instances", **everywhere)
         return [self.in_project(row["project"]).instance(row["name"]) for row in found]
 
     def launch(self, image: str, name: str, *words: str) -> Instance:
@@ -108,17 +119,23 @@ class Instance:
 
     # -- what an operator does with it
 
-    def run(self, *command: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, text: str = "", user: int = 0
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command inside; its exit status is the answer's, nothing is raised."""
-        return self.client("exec", "-T", self.name, "--", *command, text=text, check=False)
+        words = ["exec", "-T", f"--user={user}", self.name, "--", *command]
+        return self.client(*words, text=text, check=False)
 
-    def exec(self, *command: str, text: str = "") -> str:
+    def exec(self, *command: str, text: str = "", user: int = 0) -> str:
         """Run a command inside, and return what it printed.
 
         Raises:
             ClientError: it failed.
         """
-        return self.client("exec", "-T", self.name, "--", *command, text=text).stdout
+        done = self.run(*command, text=text, user=user)
+        if done.returncode:
+            raise ClientError(done)
+        return done.stdout
 
     def start(self) -> None:
         """Start it."""
@@ -146,24 +163,30 @@ class Instance:
 
     # -- what the daemon says about it
 
-    def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.client.query(f"/1.0/instances/{self.name}/state")
-        return state
-
     @property
     def status(self) -> str:
         """The daemon's word for it: "Running", "Stopped", "Frozen", "Error"."""
-        return str(self._state()["status"])
+        # not …/state, which answers "Invalid PID" while the init is on its way out
+        return str(self.client.query(f"/1.0/instances/{self.name}")["status"])
 
     @property
     def pid(self) -> int:
         """Its init, as the host numbers it; 0 when stopped."""
-        return int(self._state()["pid"])
+        return int(self.client.query(f"/1.0/instances/{self.name}/state")["pid"])
+
+    @property
+    def monitor(self) -> processes.Process | None:
+        """Its [lxc monitor], the parent of the hooks; None while it is stopped."""
+        command = f"[lxc monitor] {self.client.directory}/containers {self.key}"
+        return next((row for row in processes.table() if row.command == command), None)
 
     def wait(self, status: str, *, timeout_s: float = 60) -> None:
-        """Wait until the daemon says that it is "Running", or "Stopped"."""
+        """Wait until the daemon says that it is "Running", or "Stopped".
+
+        It says "Stopped" a moment too early to start it again: wait for the monitor as well.
+        """
         until(
-            lambda: self.status == status,
+            lambda: self.status == status and (status != "Stopped" or self.monitor is None),
             what=f"{self.name} is {status}",
             timeout_s=timeout_s,
         )

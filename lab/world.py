@@ -108,8 +108,8 @@ class World:
         kernel.mount("sysfs", fresh, "sysfs", 0)
         for part in ("class/net", "devices/virtual/net"):
             kernel.mount(os.path.join(fresh, part), os.path.join("/sys", part), "", kernel.MS_BIND)
-        kernel.umount(fresh, kernel.MNT_DETACH)
-        os.rmdir(fresh)
+        # `fresh` stays: a container may mount a sysfs of its own only while one without
+        # anything mounted over it is in sight (mount_too_revealing() of fs/namespace.c)
 
     def _return(self) -> None:
         here = os.getcwd()  # setns(2) to a mount namespace moves to its root
