@@ -27,7 +27,7 @@ from pycor_hooks.instance import Config, Instance
 from pycor_hooks.record import Record, directory_of, read
 from pycor_hooks.registry import Lock
 
-_INIT_TIMEOUT = 10.0
+_INIT_TIMEOUT = 3.0
 
 
 def pre_start(container: Instance, base: Instance, rootfs: str, config: Config) -> None:

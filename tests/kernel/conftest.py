@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Kernel tests run in a mount namespace of their own, with a /run of their own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pycor_hooks import kernel, mountinfo, record
+from tests.kernel.harness import Container, make_base
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_CLONE_NEWNS = 0x20000
+_MS_REC = 0x4000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def namespace() -> Iterator[None]:
+    """Move the whole test process into a new mount namespace, and back in the end."""
+    host = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    if _libc.unshare(_CLONE_NEWNS) == -1:
+        pytest.skip(f"cannot make a mount namespace: {os.strerror(ctypes.get_errno())}")
+    kernel.mount("", "/", "", _MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("tmpfs", "/run", "tmpfs", 0, "mode=0755")
+    yield
+    here = os.getcwd()
+    assert _libc.setns(host, _CLONE_NEWNS) == 0
+    os.chdir(here)
+    os.close(host)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """After each test: no overlay of ours is mounted, and nothing is recorded."""
+    yield
+    left = [mount.target for mount in mountinfo.read() if mount.source == "pycor-hooks"]
+    recorded = os.listdir(record.RUN) if os.path.isdir(record.RUN) else []
+    for target in reversed(left):
+        kernel.umount(target, kernel.MNT_DETACH)
+    assert (left, recorded) == ([], [])
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Path:
+    """A made-up daemon's directory."""
+    tmp_path.chmod(0o755)
+    return tmp_path
+
+
+@pytest.fixture
+def base(daemon: Path) -> str:
+    """The rootfs of the base called ``base``."""
+    return make_base(daemon)
+
+
+@pytest.fixture
+def web(daemon: Path, base: str) -> Iterator[Container]:  # noqa: ARG001 - it has to be there
+    """A container on that base; its processes are ended after the test."""
+    container = Container(str(daemon), "web1")
+    yield container
+    container.end()

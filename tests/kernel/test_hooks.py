@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The hooks, run as liblxc runs them: what is mounted, recorded and taken down."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from pycor_hooks import kernel, record, takedown
+from tests.kernel.harness import Container, Monitor, make_base
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def test_start_shows_the_base_and_keeps_writes_apart(web: Container, base: str) -> None:
+    """A started container sees the base's files, and what it writes lands in its upper alone."""
+    web.start()
+    assert read(f"{web.merged}/etc/os-release") == "etc/os-release of base\n"
+    write(f"{web.merged}/etc/mine", "mine\n")
+    assert read(f"{web.upper}/etc/mine") == "mine\n"
+    assert not os.path.exists(f"{base}/etc/mine")
+    web.stop()
+
+
+def test_pre_start_binds_the_overlay_on_the_rootfs_and_start_host_detaches_it(
+    web: Container,
+) -> None:
+    """The rootfs shows the overlay from pre-start to start-host, privately, and no longer."""
+    assert web.pre_start() == 0
+    on_rootfs = [mount for mount in web.overlays() if mount.target == web.rootfs]
+    assert [(mount.source, mount.shared) for mount in on_rootfs] == [("pycor-hooks", False)]
+    assert web.hook("start-host") == 0
+    assert [mount.target for mount in web.overlays()] == [web.merged]
+    assert web.hook("post-stop") == 0
+
+
+def test_the_mount_has_the_options_that_let_the_base_change(web: Container) -> None:
+    """The overlay is mounted with userxattr, and without index, metacopy and redirects."""
+    web.start()
+    (mount,) = web.overlays()
+    options = mount.options.split(",")
+    assert {"userxattr", "redirect_dir=nofollow"} <= set(options)
+    assert not {"index=on", "metacopy=on", "xino=on"} & set(options)
+    assert mount.layers("upperdir") == [web.upper]
+    web.stop()
+
+
+def test_stop_leaves_only_what_the_container_wrote(web: Container) -> None:
+    """After a stop, upper is still there, and neither mount nor record is."""
+    web.start()
+    write(f"{web.merged}/etc/mine", "mine\n")
+    web.stop()
+    assert read(f"{web.upper}/etc/mine") == "mine\n"
+    assert not os.path.exists(web.directory)
+
+
+def test_the_next_start_sees_the_changed_base(web: Container, base: str) -> None:
+    """A base that changed while the container was stopped is seen by its next start."""
+    web.start()
+    web.stop()
+    write(f"{base}/etc/new", "new\n")
+    web.start()
+    assert read(f"{web.merged}/etc/new") == "new\n"
+    web.stop()
+
+
+def test_post_stop_of_an_earlier_start_leaves_the_new_one(web: Container) -> None:
+    """A late post-stop, with another monitor as its parent, takes nothing down."""
+    late = Monitor()
+    web.start()
+    assert web.hook("post-stop", monitor=late) == 0
+    assert len(web.overlays()) == 1
+    late.kill()
+    web.stop()
+
+
+def test_a_start_after_a_killed_monitor_repairs(web: Container) -> None:
+    """Monitor and init killed, no hook run: the next start has one overlay, of its own."""
+    web.start()
+    web.kill_init()
+    web.kill_monitor()
+    assert len(web.overlays()) == 1
+    web.start()
+    assert len(web.overlays()) == 1
+    assert web.monitor is not None
+    assert record.read(web.directory).monitor == web.monitor.pid
+    web.stop()
+
+
+def test_a_start_after_a_kill_between_pre_start_and_start_host_repairs(web: Container) -> None:
+    """The bind on the rootfs, too, is gone before the next start mounts."""
+    assert web.pre_start() == 0
+    web.kill_monitor()
+    assert len(web.overlays()) == 2
+    web.start()
+    assert [mount.target for mount in web.overlays()] == [web.merged]
+    web.stop()
+
+
+def test_an_orphan_is_taken_down_and_a_living_container_is_not(web: Container) -> None:
+    """What the watcher calls takes down the overlay of a dead start, never of a living one."""
+    web.start()
+    now = record.read(web.directory)
+    assert not takedown.orphan(now)
+    web.kill_init()
+    web.kill_monitor()
+    assert takedown.orphan(now)
+    assert web.overlays() == []
+
+
+def test_a_new_start_while_the_old_init_lives_is_refused(web: Container) -> None:
+    """Two overlays never share an upper: with the old init alive, the start is refused."""
+    web.start()
+    web.kill_monitor()
+    init = web.init
+    assert init is not None
+    assert web.pre_start() == 1
+    assert f"{init.pid}, the init of an earlier start" in web.log()
+    web.kill_init()
+    assert web.pre_start() == 0
+    assert web.hook("post-stop") == 0
+
+
+def test_a_busy_overlay_stays_until_it_is_left(web: Container) -> None:
+    """A host's process that works in the overlay keeps it from being unmounted lazily."""
+    web.start()
+    held = os.open(f"{web.merged}/etc", os.O_RDONLY)
+    web.kill_init()
+    assert web.hook("post-stop") == 1
+    assert "is still held by a process of the host" in web.log()
+    assert len(web.overlays()) == 1
+    os.close(held)
+    assert web.hook("post-stop") == 0
+
+
+def test_a_foreign_mount_on_the_rootfs_is_refused_and_left(web: Container) -> None:
+    """A mount on the rootfs that is not ours is neither covered nor unmounted."""
+    kernel.mount("tmpfs", web.rootfs, "tmpfs", 0)
+    assert web.pre_start() == 1
+    assert "is a mount that pycor-hooks did not make" in web.log()
+    assert [mount.fstype for mount in web.overlays()] == ["tmpfs"]
+    kernel.umount(web.rootfs)
+
+
+def test_a_refresh_shows_what_changed_in_the_base(web: Container, base: str) -> None:
+    """Replaced, new and deleted files of the base are seen right after a refresh.
+
+    The kernel drops the dentries before it asks OverlayFS, which is incidental: this test is
+    what would notice if a kernel stopped doing so.
+    """
+    from pycor_hooks import overlay
+
+    web.start()
+    assert read(f"{web.merged}/etc/hostname") == "etc/hostname of base\n"
+    assert not os.path.exists(f"{web.merged}/etc/new")
+    write(f"{base}/etc/.hostname", "replaced\n")
+    os.rename(f"{base}/etc/.hostname", f"{base}/etc/hostname")
+    write(f"{base}/etc/new", "new\n")
+    os.unlink(f"{base}/usr/bin/tool")
+    overlay.refresh(web.merged)
+    assert read(f"{web.merged}/etc/hostname") == "replaced\n"
+    assert read(f"{web.merged}/etc/new") == "new\n"
+    assert os.listdir(f"{web.merged}/usr/bin") == []
+    web.stop()
+
+
+def test_a_base_of_another_project_is_found(web: Container, daemon: Path) -> None:
+    """--base PROJECT/NAME takes the instance of that project."""
+    make_base(daemon, "blue_base2")
+    assert web.pre_start(base="blue/base2") == 0
+    assert read(f"{web.merged}/etc/hostname") == "etc/hostname of blue_base2\n"
+    assert web.hook("post-stop") == 0
+
+
+def test_paths_with_the_characters_of_the_mount_options(tmp_path: Path) -> None:
+    """A daemon's directory with comma, colon, backslash and blank mounts like any other."""
+    daemon = tmp_path / "a,b:c\\d e"
+    daemon.mkdir()
+    make_base(daemon)
+    web = Container(str(daemon), "web1")
+    try:
+        web.start()
+        (mount,) = web.overlays()
+        assert mount.layers("upperdir") == [web.upper]
+        web.stop()
+    finally:
+        web.end()
