@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options and arguments that several commands have, and what is done with them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from pycor_hooks import record, registry
+from pycor_hooks.host_errors import NeedsRoot, NoDaemon, NotLive, Skipped
+from pycor_hooks.output import FORMATS
+from pycor_hooks.plan import label
+from pycor_hooks.prefix import DEFAULT as DEFAULT_PREFIX
+from pycor_hooks.sockets import find_daemons, named_directories
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pycor_hooks.sockets import Daemon
+
+T = TypeVar("T")
+
+DEBUG = "pycor_hooks.debug"
+
+
+def _remember_debug(
+    context: click.Context,
+    _option: click.Parameter,
+    value: bool,  # noqa: FBT001 - click calls it so
+) -> None:
+    if value:
+        context.meta[DEBUG] = True
+
+
+debug = click.option(
+    "--debug",
+    is_flag=True,
+    expose_value=False,
+    callback=_remember_debug,
+    help="Show the traceback of an error, and more of what is done.",
+)
+
+daemons = click.option(
+    "--daemon",
+    "directories",
+    metavar="DIR",
+    multiple=True,
+    type=click.Path(file_okay=False),
+    help="State directory of a daemon, may be repeated.  "
+    "[default: LXD_DIR and INCUS_DIR where they are set, else the usual places]",
+)
+
+prefix = click.option(
+    "--prefix",
+    metavar="DIR",
+    default=DEFAULT_PREFIX,
+    show_default=True,
+    help="Directory of the hooks.",
+)
+
+list_format = click.option(
+    "--format",
+    "style",
+    type=click.Choice(FORMATS),
+    default="table",
+    show_default=True,
+    help="How to print the list.",
+)
+
+
+def _complete_live(
+    _context: click.Context, _argument: click.Parameter, incomplete: str
+) -> list[str]:
+    keys = [os.path.basename(path) for path in registry.directories()]
+    labels = [label(*record.split_key(key)) for key in keys]
+    return sorted(text for text in labels if text.startswith(incomplete))
+
+
+containers = click.argument(
+    "names", metavar="[[PROJECT/]NAME]...", nargs=-1, shell_complete=_complete_live
+)
+
+
+def parse_label(text: str) -> tuple[str, str]:
+    """Project and name of what was written as NAME or PROJECT/NAME."""
+    project, _, name = text.rpartition("/")
+    return project or "default", name
+
+
+def pick(names: Sequence[str], found: Iterable[tuple[tuple[str, str], T]]) -> list[T]:
+    """Those that were named, in the order in which they were found.
+
+    Args:
+        names: [PROJECT/]NAME each; a name may be that of containers in several daemons.
+        found: project and name, with what is to be picked.
+
+    Raises:
+        NotLive: one of the names is not among them.
+    """
+    wanted = {parse_label(name) for name in names}
+    known = list(found)
+    unknown = sorted(label(*one) for one in wanted - {key for key, _ in known})
+    if unknown:
+        raise NotLive(names=", ".join(unknown))
+    return [one for key, one in known if key in wanted]
+
+
+def named(directories: Sequence[str]) -> list[str] | None:
+    """The state directories that the operator named, None where he left it to us."""
+    return named_directories(directories, os.environ)
+
+
+def found_daemons(directories: Sequence[str]) -> list[Daemon]:
+    """The daemons to work for.
+
+    Raises:
+        NoDaemon: there is none.
+        Skipped: there is none that can be served.
+    """
+    found = find_daemons(directories)
+    served = [daemon for daemon in found if not daemon.skipped]
+    if served:
+        return served
+    for daemon in found:
+        raise Skipped(directory=daemon.directory, reason=daemon.skipped)
+    raise NoDaemon
+
+
+def need_root(command: str) -> None:
+    """Raise NeedsRoot for everybody else, before half of the work is done."""
+    if os.geteuid():
+        raise NeedsRoot(command=f"pycor-hooks {command}")

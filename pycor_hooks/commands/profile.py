@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`pycor-hooks profile`."""
+
+from __future__ import annotations
+
+import click
+
+from pycor_hooks import prefix as prefixes
+from pycor_hooks import profile, provision
+from pycor_hooks.client import Connection
+from pycor_hooks.commands import options
+from pycor_hooks.host_errors import NoBase
+
+
+@click.command("profile")
+@click.option(
+    "--base",
+    metavar="[PROJECT/]NAME",
+    default=profile.DEFAULT_BASE,
+    show_default=True,
+    help="The container to share, in the project of the profile unless another is given.",
+)
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="Of profile and image.  [default: overlay for the base named base, else overlay-BASE]",
+)
+@click.option(
+    "--project",
+    metavar="NAME",
+    default="default",
+    show_default=True,
+    help="The project whose containers will use it.",
+)
+@click.option(
+    "--print", "only_print", is_flag=True, help="Write the profile to standard output, no more."
+)
+@options.prefix
+@options.daemons
+@options.debug
+def profile_command(  # noqa: PLR0913 - an argument per option
+    base: str,
+    name: str | None,
+    project: str,
+    prefix: str,
+    directories: tuple[str, ...],
+    *,
+    only_print: bool,
+) -> None:
+    """Make or update profile and image of a base.
+
+    The image is empty but for the base's templates, and brings the profile along, so that
+    `lxc launch overlay web1` is all. The base is protected from being deleted, and no longer
+    started at boot. Run it again when the base has another image's metadata.
+
+    \b
+    Examples:
+      pycor-hooks profile
+      pycor-hooks profile --base debian --name web
+      pycor-hooks profile --base default/debian --project staging
+      pycor-hooks profile --base debian --print | lxc profile edit overlay-debian
+    """  # noqa: D301 - click wants the character
+    profile.check_base(base)
+    name = profile.check_name(name or profile.default_name(base))
+    if only_print:
+        click.echo(profile.text(prefix=prefix, base=base), nl=False)
+        return
+    wish = provision.Wish(name=name, base=base, prefix=prefixes.check(prefix))
+    _ensure(wish, project, directories)
+
+
+def _ensure(wish: provision.Wish, project: str, directories: tuple[str, ...]) -> None:
+    """Make it in each daemon; the base may be missing in some of them, but not in all."""
+    missing = None
+    served = False
+    for daemon in options.found_daemons(directories):
+        try:
+            lines = list(provision.ensure(Connection(daemon, project), wish))
+        except NoBase as error:
+            missing = error
+            continue
+        served = True
+        for line in lines or [
+            f"profile and image {wish.name} of {daemon.directory} are unchanged"
+        ]:
+            click.echo(line)
+    if missing and not served:
+        raise missing

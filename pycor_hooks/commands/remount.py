@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`pycor-hooks remount`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pycor_hooks import live, output, registry
+from pycor_hooks.commands import options
+from pycor_hooks.host_errors import NothingNamed
+from pycor_hooks.output import Column
+from pycor_hooks.plan import by_base, label
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pycor_hooks.plan import Base
+    from pycor_hooks.record import Record
+
+REFRESHED = "refreshed"
+PENDING = "pending"
+FAILED = "failed"
+KEYS = ("daemon", "project", "name", "base", "result", "reason")
+
+
+@click.command("remount")
+@options.containers
+@click.option("--base", metavar="[PROJECT/]NAME", help="All overlays of this base.")
+@click.option("--all", "everything", is_flag=True, help="All overlays.")
+@options.list_format
+@options.daemons
+@options.debug
+def remount_command(
+    names: tuple[str, ...],
+    base: str | None,
+    style: str,
+    directories: tuple[str, ...],
+    *,
+    everything: bool,
+) -> int:
+    """Refresh overlays by hand.
+
+    Their containers then see the base as it is now. Needed only after changes that the daemon does not announce (incus file push into a stopped
+    base), or where no watcher runs. While the base runs, nothing is refreshed: it is pending
+    until the base stops. Exit status 1 if one was not refreshed.
+
+    \b
+    Examples:
+      pycor-hooks remount web1 staging/web2
+      pycor-hooks remount --base debian
+      pycor-hooks remount --all
+    """  # noqa: D301 - click wants the character
+    if not (names or base or everything):
+        raise NothingNamed
+    options.need_root("remount")
+    records = registry.records(options.named(directories))
+    chosen = records if everything else _choose(records, names, base)
+    rows = [row for of, group in by_base(chosen).items() for row in refresh(of, group)]
+    output.write(rows, style=style, keys=KEYS, columns=COLUMNS)
+    return int(any(row["result"] != REFRESHED for row in rows))
+
+
+def _choose(records: list[Record], names: tuple[str, ...], base: str | None) -> list[Record]:
+    chosen = options.pick(names, (((one.project, one.name), one) for one in records))
+    if base:
+        bases = (((one.base_project, one.base_name), one) for one in records)
+        known = {one.directory for one in chosen}
+        chosen += [one for one in options.pick([base], bases) if one.directory not in known]
+    return chosen
+
+
+def refresh(base: Base, records: list[Record]) -> list[dict[str, object]]:
+    """Refresh overlays of one base.
+
+    Returns:
+        A row for each, with KEYS.
+    """
+    failures = live.refresh_while_stopped(base, records)
+    if failures is None:
+        reason = f"base {base} runs: its overlays are refreshed when it has stopped"
+        return [_row(one, PENDING, reason) for one in records]
+    reasons = {failure.record.directory: str(failure.error) for failure in failures}
+    return [
+        _row(one, FAILED if one.directory in reasons else REFRESHED, reasons.get(one.directory))
+        for one in records
+    ]
+
+
+def _row(one: Record, result: str, reason: str | None) -> dict[str, object]:
+    return {
+        "daemon": one.daemon,
+        "project": one.project,
+        "name": one.name,
+        "base": label(one.base_project, one.base_name),
+        "result": result,
+        "reason": reason,
+    }
+
+
+def _style(row: Mapping[str, object]) -> str:
+    return "green" if row["result"] == REFRESHED else "bold red"
+
+
+COLUMNS = [
+    Column("NAME", lambda row: label(str(row["project"]), str(row["name"]))),
+    Column("BASE", lambda row: str(row["base"])),
+    Column("RESULT", lambda row: str(row["result"]), style=_style),
+    Column("REASON", lambda row: str(row["reason"] or "")),
+]

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`pycor-hooks status`."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from pycor_hooks import output, status, usage
+from pycor_hooks.commands import options
+from pycor_hooks.errors import printable
+from pycor_hooks.output import Column
+from pycor_hooks.plan import label
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+AGES = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
+@click.command("status")
+@options.containers
+@click.option("--size", is_flag=True, help="Measure each container's own layer (slow).")
+@options.list_format
+@options.daemons
+@options.debug
+def status_command(
+    names: tuple[str, ...], style: str, directories: tuple[str, ...], *, size: bool
+) -> int:
+    """Show the live overlays.
+
+    \b
+    States:
+      mounted   all is well
+      detached  the base was replaced or re-owned: restart the container
+      orphaned  the container is gone: the watcher, or watch --once, takes it down
+      missing   recorded, but not mounted: restart the container
+    Exit status 1 if one is not mounted.
+
+    \b
+    Examples:
+      pycor-hooks status
+      pycor-hooks status web1 staging/web2 --size
+      pycor-hooks status --format json | jq -r '.[] | select(.state != "mounted").name'
+    """  # noqa: D301 - click wants the character
+    rows = status.rows(status.look(options.named(directories)))
+    if names:
+        rows = options.pick(names, ((_key(row), row) for row in rows))
+    unmeasured = _measure(rows) if size else False
+    output.write(rows, style=style, keys=status.KEYS, columns=_columns(rows, size=size))
+    return int(unmeasured or any(row["state"] != status.MOUNTED for row in rows))
+
+
+def _key(row: Mapping[str, object]) -> tuple[str, str]:
+    return str(row["project"]), str(row["name"])
+
+
+def _measure(rows: Sequence[status.Row]) -> bool:
+    """Fill in the sizes; whether one could not be had."""
+    failed = False
+    for row in rows:
+        if row["upperdir"] is None:
+            continue
+        try:
+            row["upper_bytes"] = usage.upper_bytes(str(row["upperdir"]))
+        except OSError as error:
+            failed = True
+            where = printable(f"{label(*_key(row))}: cannot measure {row['upperdir']}")
+            click.echo(f"pycor-hooks: {where}: {error.strerror}", err=True)
+    return failed
+
+
+def _columns(rows: Sequence[Mapping[str, object]], *, size: bool) -> list[Column]:
+    """The table's columns: what fits beside each other, the rest is in the other formats."""
+    now = time.time()
+    columns = [
+        Column("NAME", lambda row: label(*_key(row))),
+        Column("BASE", _text("base")),
+        Column("BASE IS", _text("base_state")),
+        Column("STATE", _text("state"), style=_state_style),
+        Column("PID", _text("pid"), right=True),
+        Column("UP", lambda row: age(row["started_at"], now), right=True),
+        Column("REFRESHED", lambda row: age(row["refreshed_at"], now), right=True),
+    ]
+    if size:
+        columns.insert(5, Column("SIZE", lambda row: amount(row["upper_bytes"]), right=True))
+    if len({row["daemon"] for row in rows}) > 1:
+        columns.insert(0, Column("DAEMON", _text("daemon")))
+    return columns
+
+
+def _text(key: str) -> Callable[[Mapping[str, object]], str]:
+    return lambda row: "-" if row[key] is None else str(row[key])
+
+
+def _state_style(row: Mapping[str, object]) -> str:
+    return "green" if row["state"] == status.MOUNTED else "bold red"
+
+
+def age(moment: object, now: float) -> str:
+    """How long ago an ISO 8601 time is: 45s, 12m, 3h, 20d; "-" for None."""
+    if moment is None:
+        return "-"
+    seconds = max(0, int(now - datetime.fromisoformat(str(moment)).timestamp()))
+    size, unit = next(((size, unit) for size, unit in AGES if seconds >= size), AGES[-1])
+    return f"{seconds // size}{unit}"
+
+
+def amount(count: object) -> str:
+    """A number of bytes in decimal units: 12kB, 3.4MB; "-" for None."""
+    if not isinstance(count, int):
+        return "-"
+    number = float(count)
+    for unit in UNITS:
+        if number < 1000 or unit == UNITS[-1]:  # noqa: PLR2004 - decimal units
+            break
+        number /= 1000
+    return f"{number:.0f}{unit}" if number >= 10 or unit == "B" else f"{number:.1f}{unit}"  # noqa: PLR2004

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can go wrong between an operator, the daemons and this host, each with the way out.
+
+Apart from `errors`, which the hooks load at every start of a container.
+"""
+
+from __future__ import annotations
+
+from pycor_hooks.errors import PycorError, UsageError
+
+
+class BadBaseName(UsageError):
+    """`--base` is not the name of an instance."""
+
+    template = "{name!r} is not the name of an instance: write --base NAME or --base PROJECT/NAME"
+
+
+class BadProfileName(UsageError):
+    """`--name` cannot be a profile of ours."""
+
+    template = (
+        "{name!r} cannot be the name of this profile: "
+        "use letters, digits, '.', '_' and '-', and not the name default"
+    )
+
+
+class NothingNamed(UsageError):
+    """A command was called without saying for what."""
+
+    template = "nothing to do: name containers, or give --base NAME or --all"
+
+
+class NeedsRoot(PycorError):
+    """The command writes where only root can."""
+
+    template = "{command} needs root: run sudo {command}"
+
+
+class NotLive(PycorError):
+    """A container was named that has no overlay now."""
+
+    template = "no live overlay of {names}: names are NAME or PROJECT/NAME; see pycor-hooks status"
+
+
+class Unreachable(PycorError):
+    """A daemon does not answer."""
+
+    template = (
+        "{kind} at {directory} does not answer ({reason}): "
+        "start it, or name the right directory with --daemon"
+    )
+
+
+class DaemonRefused(PycorError):
+    """A daemon answered with an error of its own."""
+
+    template = "{directory} refused to {action}: {reason}"
+
+
+class NotThere(DaemonRefused):
+    """A daemon has no such thing."""
+
+
+class NoDaemon(PycorError):
+    """Neither LXD nor Incus was found."""
+
+    template = (
+        "no LXD or Incus found in the usual places: "
+        "install one, or name its state directory with --daemon"
+    )
+
+
+class Skipped(PycorError):
+    """A daemon was found that cannot be served yet."""
+
+    template = "{directory} is skipped: {reason}"
+
+
+class NoProject(PycorError):
+    """A project that does not exist was named."""
+
+    template = "{directory} has no project {project}: create it, or correct --project or --base"
+
+
+class NoBase(PycorError):
+    """The base does not exist in the daemon."""
+
+    template = (
+        "{directory} has no instance {base}: "
+        "create it ({client} launch IMAGE {name}{flag}), or name another with --base"
+    )
+
+
+class BaseIsVm(PycorError):
+    """The base is a virtual machine."""
+
+    template = (
+        "base {base} is a virtual machine, whose disk is no lowerdir: name a container with --base"
+    )
+
+
+class BasePool(PycorError):
+    """The base lies on a pool where a stopped instance has no rootfs on the host."""
+
+    template = (
+        "base {base} is in pool {pool}, on {driver}, whose stopped instances have no rootfs "
+        "on the host: move it ({client} storage create bases dir; "
+        "{client} move {name} -s bases{flag})"
+    )
+
+
+class BaseOnBase(PycorError):
+    """The base is itself a container on a base."""
+
+    template = (
+        "base {base} is itself a container on base {other}: name {other}, or take the profile "
+        "off it ({client} profile remove {name} PROFILE{flag})"
+    )
+
+
+class Restricted(PycorError):
+    """A project forbids raw.lxc."""
+
+    template = (
+        "project {project} is restricted and does not allow raw.lxc, which names the hooks: "
+        "{client} project set {project} restricted.containers.lowlevel=allow"
+    )
+
+
+class ForeignProfile(PycorError):
+    """A profile of that name exists and is not ours."""
+
+    template = (
+        "profile {name} in project {project} was not made by pycor-hooks: "
+        "give another name with --name"
+    )
+
+
+class ForeignImage(PycorError):
+    """An image alias of that name exists and is not ours."""
+
+    template = (
+        "image alias {name} in project {project} belongs to {owner}: give another name with --name"
+    )
+
+
+class ProfileHasOtherBase(PycorError):
+    """Containers stand on another base through this profile."""
+
+    template = (
+        "profile {name} in project {project} puts {users} on base {other}, and a layer fits only "
+        "the base that it was written on: give the profile for {base} another name with --name"
+    )
+
+
+class BadPrefix(UsageError):
+    """The hooks cannot be installed at that prefix."""
+
+    template = "cannot install at {prefix}: {reason}"
+
+
+class UnsafePrefix(PycorError):
+    """Somebody besides root could change what root runs at each start of a container."""
+
+    template = (
+        "cannot install at {prefix}: {path} {reason}, and liblxc runs the hooks as root; {remedy}"
+    )
+
+
+class SystemPython(PycorError):
+    """The Python that runs the hooks is missing or too old."""
+
+    template = "/usr/bin/python3, which runs the hooks, {reason}: install Python 3.11 or newer"
+
+
+class SystemdFailed(PycorError):
+    """systemctl did not do what was asked."""
+
+    template = "{command} failed: {reason}; see: journalctl -u {unit}"
+
+
+class InUse(PycorError):
+    """Something stands on what would be removed."""
+
+    template = "not uninstalled: {users}; {remedy}"

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`install`: hooks, profile and image, unit. Done twice it changes nothing; newer, it upgrades."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from pycor_hooks import prefix, profile, provision, systemd, tree
+from pycor_hooks.client import Connection
+from pycor_hooks.host_errors import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pycor_hooks.sockets import Daemon
+
+
+class Order(NamedTuple):
+    """What to install.
+
+    `prefix` for the hooks; `base` for profile and image; `daemons` to make these in;
+    `directories` of the daemons that the operator named, empty where he left it to us;
+    `unit` whether to install the systemd unit.
+    """
+
+    prefix: str
+    base: str
+    daemons: Sequence[Daemon]
+    directories: Sequence[str]
+    unit: bool
+
+
+def install(order: Order) -> Iterator[str]:
+    """Install, or upgrade.
+
+    Yields:
+        What was done, a line each.
+
+    Raises:
+        PycorError: what stood in the way; what was done before it stays, and is complete.
+    """
+    upgraded = False
+    for line in install_hooks(order.prefix):
+        upgraded = True
+        yield line
+    for daemon in order.daemons:
+        yield from install_in(daemon, order)
+    if not order.daemons:
+        yield "no LXD or Incus found: install one, then run pycor-hooks install again"
+    yield from install_unit(order, restart=upgraded)
+
+
+def install_hooks(path: str, *, owner: int = 0) -> Iterator[str]:
+    """Install the hooks' tree; keep the version before, remove those before that.
+
+    Args:
+        path: the prefix.
+        owner: of the directories above it.
+    """
+    path = prefix.check(path, owner=owner)
+    tag = tree.ask_python()
+    files = {}
+    for target, source in tree.sources().items():
+        with open(source, "rb") as file:
+            files[target] = file.read()
+    name = tree.name_of(files, tag)
+    with open_to_all():
+        os.makedirs(path, 0o755, exist_ok=True)
+        with alone_in(path):
+            before = tree.current(path)
+            if before == name:
+                return
+            if name not in tree.versions(path):
+                tree.build(path, name, files)
+            tree.switch(path, name)
+            tree.remove(path, [old for old in tree.versions(path) if old not in {name, before}])
+    yield f"hooks installed in {path}/{name}" + (f", after {before}" if before else "")
+
+
+def install_in(daemon: Daemon, order: Order) -> Iterator[str]:
+    """Make profile and image in one daemon's default project."""
+    if daemon.skipped:
+        yield f"{daemon.directory} skipped: {daemon.skipped}"
+        return
+    try:
+        connection = Connection(daemon)
+    except Unreachable as error:
+        if order.directories:
+            raise
+        yield f"{daemon.directory} skipped: {error}"
+        return
+    name = profile.default_name(order.base)
+    wish = provision.Wish(name=name, base=order.base, prefix=order.prefix)
+    yield from provision.ensure(connection, wish, base_optional=True)
+
+
+def install_unit(order: Order, *, restart: bool) -> Iterator[str]:
+    """Install the systemd unit, where there is a systemd and the operator wants it."""
+    if not order.unit:
+        return
+    if not systemd.is_running():
+        yield "systemd does not run here: see to it that pycor-hooks watch is always running"
+        return
+    text = systemd.unit_text(systemd.own_command(), order.directories)
+    yield from systemd.ensure(text, restart=restart)
+
+
+@contextlib.contextmanager
+def open_to_all() -> Iterator[None]:
+    """Make directories that everybody may read, whatever the operator's umask."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextlib.contextmanager
+def alone_in(directory: str) -> Iterator[None]:
+    """Wait until no other install or uninstall works here."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The directory that the hooks are installed in: only root may be able to change what is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+
+from pycor_hooks.host_errors import BadPrefix, UnsafePrefix
+
+DEFAULT = "/usr/local/lib/pycor-hooks"
+
+# liblxc hands the path of a hook to a shell.
+_PLAIN = re.compile(r"(/[A-Za-z0-9._+@-]+)+", re.ASCII)
+
+
+def check(prefix: str, *, owner: int = 0) -> str:
+    """Give back the prefix, normalised, if what is put there is safe.
+
+    Args:
+        prefix: an absolute path; it need not exist.
+        owner: the user whom every directory on the way must belong to.
+
+    Raises:
+        BadPrefix: it is no path that can stand in raw.lxc.
+        UnsafePrefix: somebody else could put other hooks there.
+    """
+    path = os.path.normpath(prefix)
+    if not path.startswith("/") or not _PLAIN.fullmatch(path):
+        raise BadPrefix(
+            prefix=prefix, reason="write an absolute path of letters, digits and . _ + @ -"
+        )
+    for directory in _ancestors(path):
+        try:
+            found = os.lstat(directory)
+        except FileNotFoundError:
+            break
+        _check_directory(path, directory, found, owner)
+    return path
+
+
+def _ancestors(path: str) -> list[str]:
+    """/, /usr, /usr/local and so on, down to the path itself."""
+    parts = path.split("/")[1:]
+    return ["/", *("/" + "/".join(parts[: count + 1]) for count in range(len(parts)))]
+
+
+def _check_directory(prefix: str, path: str, found: os.stat_result, owner: int) -> None:
+    def unsafe(reason: str, remedy: str) -> UnsafePrefix:
+        return UnsafePrefix(prefix=prefix, path=path, reason=reason, remedy=remedy)
+
+    if not stat.S_ISDIR(found.st_mode):
+        real = os.path.realpath(prefix)
+        raise unsafe("is not a directory", f"give another --prefix (it leads to {real})")
+    if found.st_uid not in {0, owner}:
+        raise unsafe(f"belongs to user {found.st_uid}", f"run chown root {path}")
+    # In a sticky directory others may add, but not replace what is root's (inode(7)).
+    if found.st_mode & 0o022 and not (found.st_mode & stat.S_ISVTX and path != prefix):
+        raise unsafe(
+            "can be written by others", f"run chmod go-w {path}, or give another --prefix"
+        )

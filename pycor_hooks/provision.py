@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Profile and image of a base in one daemon: made, brought up to date, removed.
+
+Each function says what it did as lines for people, and does nothing where nothing is to be done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pycor_hooks import image, profile
+from pycor_hooks.bases import Base, find_base, protect
+from pycor_hooks.host_errors import ForeignImage, ForeignProfile, ProfileHasOtherBase, Restricted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pycor_hooks.client import Connection
+
+
+class Wish(NamedTuple):
+    """A profile called `name`, with the hooks at `prefix`, for `base` as the operator wrote it."""
+
+    name: str
+    base: str
+    prefix: str
+
+
+def ensure(connection: Connection, wish: Wish, *, base_optional: bool = False) -> Iterator[str]:
+    """Make profile and image for a base, or bring them up to date.
+
+    Args:
+        connection: in the project whose containers will use them.
+        wish: what to make.
+        base_optional: where the base does not exist, make an image that knows nothing of it.
+
+    Yields:
+        What was done.
+
+    Raises:
+        PycorError: one of `host_errors`; then nothing was changed.
+    """
+    check_project(connection)
+    base = find_base(connection, wish.base, optional=base_optional)
+    existing = check_profile(connection, wish)
+    owner = f"{own_project(connection, 'features.profiles')}/{wish.name}"
+    alias = check_alias(connection, wish.name, owner)
+    yield from ensure_profile(connection, wish, existing)
+    yield from ensure_image(connection, wish.name, alias, _image_of(base, owner))
+    if base.exists:
+        yield from protect(base)
+    else:
+        yield (
+            f"base {base.label} does not exist yet: create it, then run pycor-hooks profile "
+            "to protect it and to take over its templates"
+        )
+
+
+def check_project(connection: Connection) -> None:
+    """Raise Restricted where raw.lxc is forbidden; the daemon would say so at launch only."""
+    config = connection.get("projects", connection.project)["config"]
+    lowlevel = config.get("restricted.containers.lowlevel", "block")
+    if config.get("restricted") == "true" and lowlevel != "allow":
+        raise Restricted(project=connection.project, client=connection.command)
+
+
+def own_project(connection: Connection, feature: str) -> str:
+    """The project that holds the profiles, or images, which this one uses."""
+    if connection.project == "default":
+        return "default"
+    config = connection.get("projects", connection.project)["config"]
+    return connection.project if config.get(feature) == "true" else "default"
+
+
+def check_profile(connection: Connection, wish: Wish) -> dict[str, Any] | None:
+    """The profile as it is, None where there is none.
+
+    Raises:
+        ForeignProfile: somebody else made it.
+        ProfileHasOtherBase: containers use it, on another base.
+    """
+    found: dict[str, Any] | None = connection.find("profiles", wish.name)
+    if found is None:
+        return None
+    project = own_project(connection, "features.profiles")
+    if not profile.is_ours(found):
+        raise ForeignProfile(name=wish.name, project=project)
+    other = profile.base_of(found["config"].get("raw.lxc", ""))
+    users = users_of(found)
+    if users and other not in {None, wish.base}:
+        raise ProfileHasOtherBase(
+            name=wish.name, project=project, users=", ".join(users), other=other, base=wish.base
+        )
+    return found
+
+
+def users_of(found: dict[str, Any]) -> list[str]:
+    """The instances that use a profile, as NAME or PROJECT/NAME."""
+    return sorted(_name_of(url) for url in found["used_by"] if "/instances/" in url)
+
+
+def _name_of(url: str) -> str:
+    """Read /1.0/instances/NAME?project=PROJECT."""
+    path, _, query = url.partition("?")
+    project = query.removeprefix("project=")
+    name = path.rpartition("/")[2]
+    return f"{project}/{name}" if project not in {"", "default"} else name
+
+
+def check_alias(connection: Connection, name: str, owner: str) -> dict[str, Any] | None:
+    """The image that the alias stands for, None where there is none.
+
+    Raises:
+        ForeignImage: it belongs to somebody else, or to a profile of ours in another project.
+    """
+    alias = connection.find("images", "aliases", name)
+    if alias is None:
+        return None
+    found: dict[str, Any] = connection.get("images", alias["target"])
+    holder = found["properties"].get(image.OWNER)
+    if holder != owner:
+        raise ForeignImage(
+            name=name,
+            project=own_project(connection, "features.images"),
+            owner=f"profile {holder}" if holder else "an image that pycor-hooks did not make",
+        )
+    return found
+
+
+def ensure_profile(
+    connection: Connection, wish: Wish, existing: dict[str, Any] | None
+) -> Iterator[str]:
+    """Make the profile, or write our part of it anew, leaving what an operator added."""
+    wanted = profile.body(prefix=wish.prefix, base=wish.base)
+    where = f"profile {wish.name}{_in(connection)}"
+    if existing is None:
+        connection.post("profiles", json={"name": wish.name, **wanted})
+        yield f"{where} created, for base {wish.base}"
+        return
+    raw_lxc = profile.merge(existing["config"].get("raw.lxc", ""), wanted["config"]["raw.lxc"])
+    if raw_lxc != existing["config"].get("raw.lxc"):
+        connection.patch("profiles", wish.name, json={"config": {"raw.lxc": raw_lxc}})
+        yield f"{where} updated, for base {wish.base}"
+
+
+def _image_of(base: Base, owner: str) -> bytes:
+    metadata = image.metadata(
+        base.metadata, architecture=base.architecture, owner=owner, base=base.label
+    )
+    files = {name: base.template(name) for name in image.template_files(metadata)}
+    return image.tarball(metadata, files)
+
+
+def ensure_image(
+    connection: Connection, name: str, existing: dict[str, Any] | None, content: bytes
+) -> Iterator[str]:
+    """Import the image where its content is new, with its profiles, and point the alias at it."""
+    fingerprint = image.fingerprint(content)
+    where = f"image {name}{_in(connection)}"
+    found = connection.find("images", fingerprint)
+    if found is None:
+        connection.post("images", data=content)
+        found = connection.get("images", fingerprint)
+        yield f"{where} {'replaced' if existing else 'created'} ({len(content) // 1024} kB)"
+    profiles = ["default", name]
+    if sorted(found["profiles"]) != sorted(profiles):
+        keep = {key: found[key] for key in ("public", "auto_update", "properties")}
+        connection.put("images", fingerprint, json={**keep, "profiles": profiles})
+    alias = {"target": fingerprint, "description": found["properties"]["description"]}
+    if existing is None:
+        connection.post("images", "aliases", json={"name": name, **alias})
+    elif existing["fingerprint"] != fingerprint:
+        connection.put("images", "aliases", name, json=alias)
+        connection.delete("images", existing["fingerprint"])
+
+
+def _in(connection: Connection) -> str:
+    project = "" if connection.project == "default" else f" in project {connection.project}"
+    return f"{project} of {connection.daemon.directory}"

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`uninstall`: removes what `install` and `profile` made, once nothing stands on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from pycor_hooks import image, kernel, profile, provision, registry, systemd, takedown, tree
+from pycor_hooks.bases import DELETE
+from pycor_hooks.client import Connection
+from pycor_hooks.host_errors import InUse
+from pycor_hooks.install import alone_in
+from pycor_hooks.instance import Instance
+from pycor_hooks.record import RUN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pycor_hooks.sockets import Daemon
+
+
+def uninstall(prefix: str, daemons: Sequence[Daemon]) -> Iterator[str]:
+    """Remove everything of ours.
+
+    Args:
+        prefix: where the hooks are.
+        daemons: those whose profiles and images of ours go.
+
+    Yields:
+        What was done, a line each.
+
+    Raises:
+        InUse: containers use a profile of ours, or an overlay is live; nothing was removed.
+        Unreachable: a daemon does not answer, so it cannot be told; nothing was removed.
+    """
+    connections = [each for one in daemons if not one.skipped for each in _projects(one)]
+    check_unused(connections)
+    yield from systemd.remove()
+    for connection in connections:
+        yield from remove_images(connection)
+        yield from remove_profiles(connection)
+    yield from remove_hooks(prefix)
+    remove_run()
+
+
+def _projects(daemon: Daemon) -> Iterator[Connection]:
+    """A connection for each project of a daemon."""
+    connection = Connection(daemon)
+    for project in connection.get("projects", recursion="1"):
+        yield connection.in_project(project["name"])
+
+
+def check_unused(connections: Sequence[Connection]) -> None:
+    """Raise InUse, naming the containers, where profiles are used or overlays live."""
+    users: set[str] = set()
+    for connection in connections:
+        for found in our_profiles(connection):
+            users.update(provision.users_of(found))
+    if users:
+        raise InUse(
+            users=f"{', '.join(sorted(users))} use a profile of pycor-hooks",
+            remedy="delete these containers, or take the profile off them",
+        )
+    live = [Instance(one.daemon, one.project, one.name).label for one in registry.records()]
+    if live:
+        raise InUse(
+            users=f"the overlays of {', '.join(live)} are live",
+            remedy="stop these containers; pycor-hooks watch --once removes what a dead one left",
+        )
+
+
+def our_profiles(connection: Connection) -> list[dict[str, Any]]:
+    """The profiles of ours that this project holds itself."""
+    if provision.own_project(connection, "features.profiles") != connection.project:
+        return []
+    found = connection.get("profiles", recursion="1")
+    return [one for one in found if profile.is_ours(one)]
+
+
+def remove_profiles(connection: Connection) -> Iterator[str]:
+    """Delete the profiles of ours to which an operator added nothing."""
+    for found in our_profiles(connection):
+        where = f"profile {found['name']} in project {connection.project}"
+        if profile.is_as_made(found):
+            connection.delete("profiles", found["name"])
+            yield f"{where} of {connection.daemon.directory} deleted"
+        else:
+            yield (
+                f"{where} of {connection.daemon.directory} has settings of your own and stays: "
+                f"{connection.command} profile delete {found['name']}{connection.flag}"
+            )
+        yield from _still_protected(connection, found)
+
+
+def _still_protected(connection: Connection, found: dict[str, Any]) -> Iterator[str]:
+    """Say how a base can be deleted again; whether it should be is the operator's to know."""
+    text = profile.base_of(found["config"].get("raw.lxc", "")) or ""
+    project, _, name = text.rpartition("/")
+    owner = connection.in_project(project or connection.project)
+    base = owner.find("instances", name) if name else None
+    if base and base["config"].get(DELETE) == "true":
+        yield (
+            f"base {name} stays protected; to undo: "
+            f"{owner.command} config unset {name} {DELETE}{owner.flag}"
+        )
+
+
+def remove_images(connection: Connection) -> Iterator[str]:
+    """Delete the images of ours that this project holds itself."""
+    if provision.own_project(connection, "features.images") != connection.project:
+        return
+    for found in connection.get("images", recursion="1"):
+        if image.OWNER in found["properties"]:
+            connection.delete("images", found["fingerprint"])
+            names = ", ".join(alias["name"] for alias in found["aliases"])
+            where = f"{names or found['fingerprint'][:12]} in project {connection.project}"
+            yield f"image {where} of {connection.daemon.directory} deleted"
+
+
+def remove_hooks(prefix: str) -> Iterator[str]:
+    """Remove the hooks' tree, and the prefix where nothing else is in it."""
+    if not os.path.isdir(prefix):
+        return
+    with alone_in(prefix):
+        link = os.path.join(prefix, tree.LINK)
+        versions = tree.versions(prefix)
+        if tree.current(prefix) in versions:
+            os.unlink(link)
+        tree.remove(prefix, versions)
+        with contextlib.suppress(OSError):
+            os.rmdir(prefix)
+    if versions:
+        yield f"hooks removed from {prefix}"
+
+
+def remove_run() -> None:
+    """Remove the mount and the directories below /run, as far as they are empty."""
+    for directory in registry.directories():
+        takedown.remove_directory(directory)
+    if os.path.isdir(RUN) and not os.listdir(RUN):
+        while kernel.is_mount_root(RUN):
+            kernel.umount(RUN)
+        os.rmdir(RUN)
