@@ -8,12 +8,13 @@ whoever listens has to look at everything then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed, wait_random_exponential
 from websockets.asyncio.client import unix_connect
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from pycor_hooks.sockets import is_listening
 
@@ -41,7 +42,7 @@ class NotRunningError(Exception):
 
 
 class LostError(Exception):
-    """The daemon ended the connection."""
+    """The connection has ended."""
 
 
 class Follower:
@@ -82,8 +83,9 @@ class Follower:
         """Connect once and listen to the end.
 
         Raises:
-            NotRunningError, LostError: there is nobody, or nobody any more.
-            OSError, WebSocketException: the socket cannot be used, or breaks.
+            NotRunningError: nobody is there.
+            OSError, WebSocketException: there is somebody, who does not talk to us.
+            LostError: the connection was good, and has ended.
         """
         if not await asyncio.to_thread(is_listening, self.daemon):
             raise NotRunningError
@@ -99,12 +101,11 @@ class Follower:
             since = clock()
             self._say("following", logging.INFO, "following its events")
             self._connected(self.daemon)
-            try:
+            with contextlib.suppress(ConnectionClosed):
                 async for message in connection:
                     self._heard(self.daemon, message)
-            finally:
-                if clock() - since > STEADY:
-                    state.attempt_number = 1
+        if clock() - since > STEADY:
+            state.attempt_number = 1
         raise LostError
 
     def _say_why_not(self, state: RetryCallState) -> None:
@@ -112,7 +113,7 @@ class Follower:
         if isinstance(error, NotRunningError):
             self._say("stopped", logging.INFO, "not running; waiting for it to be started")
         elif isinstance(error, LostError):
-            self._say("lost", logging.INFO, "closed the connection; trying again")
+            self._say("lost", logging.INFO, "the connection is lost; trying again")
         else:
             reason = f"{type(error).__name__}: {error}"
             self._say("failing", logging.WARNING, f"cannot follow its events, trying on: {reason}")

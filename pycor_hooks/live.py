@@ -85,9 +85,10 @@ def refresh_records(records: Iterable[Record]) -> list[Failure]:
     """
     failures = []
     for found in records:
+        directory = found.directory
         try:
-            overlay.refresh(found.merged)
-            os.utime(found.state_path)
+            overlay.refresh(f"{directory}/merged")
+            os.utime(f"{directory}/state")
         except OSError as error:
             try:
                 if not _replaced(found):

@@ -16,7 +16,14 @@ import errno
 import os
 
 from pycor_hooks import kernel
-from pycor_hooks.errors import LayerReadonly, MountFailed, NoIdmappedMounts, NoSpace
+from pycor_hooks.errors import (
+    LayerReadonly,
+    MountFailed,
+    NoIdmappedMounts,
+    NoSpace,
+    StillHeld,
+)
+from pycor_hooks.kernellog import KernelLog, holder_of
 from pycor_hooks.mountinfo import escape_layer
 
 SOURCE = "pycor-hooks"
@@ -81,7 +88,7 @@ def mount(layers: Layers, merged: str) -> None:
 
     Raises:
         NoIdmappedMounts: a layer needs its ids mapped and cannot have them.
-        NoSpace, LayerReadonly, MountFailed: as they say. Nothing is left mounted then.
+        NoSpace, LayerReadonly, StillHeld, MountFailed: as they say. Nothing is left mounted then.
     """
     volume, lowerdirs = layers.volume, list(layers.lowerdirs)
     userns: dict[tuple[str, str], int] = {}
@@ -92,12 +99,11 @@ def mount(layers: Layers, merged: str) -> None:
             lowerdirs[0] = _stage(
                 lowerdirs[0], f"{layers.staging}/lower", layers.lower_map, userns
             )
-        if layers.upper_map:
-            kernel.set_fs_ids(*layers.fs_ids)
+        # The kernel makes work/work as the mounter, who has to be one whom every map holds.
+        kernel.set_fs_ids(*layers.fs_ids)
         _mount(lowerdirs, volume, merged, layers)
     finally:
-        if layers.upper_map:
-            kernel.set_fs_ids(0, 0)
+        kernel.set_fs_ids(0, 0)
         for descriptor in userns.values():
             os.close(descriptor)
         unstage(layers.staging)
@@ -105,7 +111,9 @@ def mount(layers: Layers, merged: str) -> None:
 
 def _mount(lowerdirs: list[str], volume: str, merged: str, layers: Layers) -> None:
     try:
-        kernel.mount(SOURCE, merged, "overlay", 0, options(lowerdirs, volume))
+        with KernelLog() as log:
+            kernel.mount(SOURCE, merged, "overlay", 0, options(lowerdirs, volume))
+            in_use = log.upper_is_in_use()
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise NoSpace(path=layers.volume, error=error.strerror) from error
@@ -115,6 +123,13 @@ def _mount(lowerdirs: list[str], volume: str, merged: str, layers: Layers) -> No
             upperdir=f"{layers.volume}/upper",
             hint=_HINTS.get(error.errno or 0, "the kernel log (dmesg) may say more"),
         ) from error
+    if in_use:
+        kernel.umount(merged)
+        raise StillHeld(
+            path=f"{layers.volume}/upper",
+            holder=holder_of(f"{volume}/upper"),
+            remedy="end that process (grep -l pycor-hooks /proc/[0-9]*/mountinfo lists them all)",
+        )
     if os.statvfs(merged).f_flag & os.ST_RDONLY:
         kernel.umount(merged)
         raise LayerReadonly(path=merged, upperdir=f"{layers.volume}/upper")

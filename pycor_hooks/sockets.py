@@ -70,7 +70,8 @@ def find_daemons(
     """
     named = named_directories(directories, environ)
     if named is not None:
-        return [_daemon(_kind_of(directory), directory) for directory in named]
+        incus = os.path.abspath(environ.get("INCUS_DIR", ""))
+        return [_daemon(_kind_of(each, is_incus=each == incus), each) for each in named]
     places = (*USUAL_PLACES, ("lxd", SNAP_PLACE))
     found = [_daemon(kind, directory) for kind, directory in places]
     return [daemon for daemon in found if os.path.exists(daemon.socket)]
@@ -100,11 +101,12 @@ def _daemon(kind: str, directory: str) -> Daemon:
     return Daemon(kind=kind, directory=directory, skipped=skipped)
 
 
-def _kind_of(directory: str) -> str:
+def _kind_of(directory: str, *, is_incus: bool) -> str:
+    """Tell the kind by what is in the directory, and before its first start by its name."""
     for kind, guest_socket in GUEST_SOCKETS.items():
         if os.path.isdir(os.path.join(directory, os.path.dirname(guest_socket))):
             return kind
-    return "incus" if "incus" in os.path.basename(directory) else "lxd"
+    return "incus" if is_incus or "incus" in os.path.basename(directory) else "lxd"
 
 
 def _same(one: str, other: str) -> bool:

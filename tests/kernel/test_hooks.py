@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 from pycor_hooks import kernel, record, takedown
@@ -130,6 +132,47 @@ def test_a_new_start_while_the_old_init_lives_is_refused(web: Container) -> None
     web.kill_init()
     assert web.pre_start() == 0
     assert web.hook("post-stop") == 0
+
+
+def other_namespace(command: str) -> subprocess.Popen[bytes]:
+    """A process in a private mount namespace of its own, once it has run the command there."""
+    process = subprocess.Popen(
+        ["unshare", "--mount", "--propagation=private", "sh", "-c", f"{command}; echo; sleep 60"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_copies_of_the_mount_in_other_namespaces_go_with_it(web: Container) -> None:
+    """Even a private copy goes away, with its mount point: the upper is free again."""
+    web.start()
+    other = other_namespace("true")
+    table = f"/proc/{other.pid}/mountinfo"
+    assert "overlay pycor-hooks" in read(table)
+    web.stop()
+    assert "overlay pycor-hooks" not in read(table)
+    end(other)
+
+
+def test_an_overlay_that_lives_on_elsewhere_keeps_its_upper(web: Container) -> None:
+    """Bound to another place in another namespace, the old overlay lives: no second one then."""
+    web.start()
+    other = other_namespace(f"mount --bind '{web.merged}' /mnt")
+    web.stop()
+    assert web.pre_start() == 1
+    assert "in a mount namespace of its own: end that process" in web.log()
+    assert web.overlays() == []
+    end(other)
+    web.start()
+    web.stop()
 
 
 def test_a_busy_overlay_stays_until_it_is_left(web: Container) -> None:
