@@ -4,8 +4,7 @@
 The mount table is the truth of what is mounted; the state file says what the table cannot: which
 instance, which base, which start made it. Both are gone after a reboot. The layout::
 
-    /run/pycor-hooks/                 0700, bound on itself and shared, so that an unmount here
-                                      reaches every copy in other mount namespaces
+    /run/pycor-hooks/                 0700: what containers wrote, setuid files too, is for root
       DAEMON/                         the daemon's directory, escaped as systemd-escape does
         KEY/                          LXC_NAME; flock(2) on this directory is the overlay's lock
           merged/                     the overlay's mount point
@@ -21,7 +20,6 @@ import fcntl
 import os
 import time
 
-from pycor_hooks import kernel
 from pycor_hooks.errors import BadState, StillHeld
 from pycor_hooks.record import RUN, Record, escape, read
 
@@ -76,10 +74,10 @@ def _open_directory(directory: str) -> int:
 
 
 def _make_directory(directory: str) -> None:
-    if not kernel.is_mount_root(RUN):
-        prepare_run()
     try:
-        os.makedirs(directory, 0o700)
+        for path in (RUN, os.path.dirname(directory), directory):
+            if not os.path.isdir(path):
+                os.mkdir(path, 0o700)
     except (FileExistsError, FileNotFoundError):
         return  # another process made it, or removed its parent: the caller tries again
 
@@ -90,24 +88,6 @@ def _is_at(descriptor: int, path: str) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
-
-
-def prepare_run() -> None:
-    """Make RUN, and bind it on itself as a shared mount, once per boot.
-
-    A mount namespace that was copied from the host's holds copies of our mounts. They go away
-    with ours only where unmounting propagates, so the parent of our mounts has to be shared
-    whatever /run is (mount_namespaces(7), "SHARED SUBTREES").
-    """
-    os.makedirs(RUN, 0o700, exist_ok=True)
-    descriptor = os.open(RUN, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if not kernel.is_mount_root(RUN):
-            kernel.mount(RUN, RUN, "", kernel.MS_BIND)
-            kernel.mount("", RUN, "", kernel.MS_SHARED)
-    finally:
-        os.close(descriptor)
 
 
 def directories(daemons: list[str] | None = None) -> list[str]:

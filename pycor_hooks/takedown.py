@@ -77,6 +77,10 @@ def gone(record: Record) -> bool:
 def everything(directory: str, rootfs: str) -> None:
     """Unmount one overlay and forget it; the caller holds its lock, and keeps its directory.
 
+    Removing the mount point is a part of it: that detaches the copies of the mount which other
+    mount namespaces hold, private ones too (mount_namespaces(7), "Restrictions on mount
+    namespaces"), and with the last of them the upper is free again.
+
     Args:
         directory: the overlay's, below RUN.
         rootfs: where it may still be bound.
