@@ -127,6 +127,10 @@ class Daemon:
             if process.state != "Z"  # its parent has yet to reap it; it holds nothing
         ]
 
+    def main_processes(self) -> set[tuple[int, int]]:
+        """Pid and start time of what has to run: the daemon and its supervisors."""
+        return {(row.pid, row.start) for run in self._runs for row in run.own_processes()}
+
     def network(self) -> str:
         """The name of a bridge with DHCP, made at the first call: ``launch(…, "-n", name)``."""
         name = self._bridge

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Images as the daemons import them: one tar with metadata.yaml, templates/ and rootfs/.
+"""The busybox image: a small system, laid out as Debian is, in one tar made in milliseconds.
 
-``busybox`` is a whole Debian-like system of three files and many links, made in milliseconds.
-``empty`` is what an overlay container is made from: profiles, templates, and an empty rootfs.
+Holds samples of what an overlay and an idmapped layer must not lose: a setuid program, one with
+a file capability, access lists; a filled machine-id, as an image that was booted once has it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 BUSYBOX = "/bin/busybox"
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
@@ -89,7 +89,6 @@ _DIRECTORIES = {
     "srv": 0o755,
 }
 
-# Samples of what an overlay and an idmapped layer must not lose.
 SETUID = "usr/bin/busybox-setuid"
 CAPABLE = "usr/bin/busybox-capable"
 ACL_FILE = "srv/acl-file"
@@ -144,6 +143,12 @@ class Tar:
         """Add a symbolic link."""
         self.directory(os.path.dirname(path))
         self._add(path, tarfile.SYMTYPE, 0o777, 0, {}, target=target)
+
+    def copy(self, entry: tarfile.TarInfo, source: tarfile.TarFile) -> None:
+        """Add an entry of another tar, with its content, under the name that it has now."""
+        entry.pax_headers.pop("path", None)
+        entry.pax_headers.pop("linkpath", None)
+        self._tar.addfile(entry, source.extractfile(entry) if entry.isreg() else None)
 
     def _add(  # noqa: PLR0913 - private, and each is a field of the header
         self,
@@ -208,7 +213,7 @@ def busybox(path: str) -> None:
     tar.close()
 
 
-def _add_applets(tar: Tar, names: Sequence[str]) -> None:
+def _add_applets(tar: Tar, names: Iterable[str]) -> None:
     for name in names:
         if name not in ("busybox", "init", "linuxrc"):
             tar.link(f"rootfs/usr/bin/{name}", "busybox")
@@ -221,13 +226,3 @@ def _add_samples(tar: Tar, program: bytes) -> None:
     tar.file(f"rootfs/{CAPABLE}", program, 0o755, security__capability=capability(CAP_NET_RAW))
     tar.file(f"rootfs/{ACL_FILE}", b"acl\n", 0o640, system__posix_acl_access=SAMPLE_ACL)
     tar.directory(f"rootfs/{ACL_DIRECTORY}", 0o755, system__posix_acl_default=SAMPLE_ACL)
-
-
-def empty(path: str, profiles: Sequence[str]) -> None:
-    """Write an image with an empty rootfs to ``path``; its instances get ``profiles``."""
-    rules = _TEMPLATE_RULES + "profiles:\n" + "".join(f"- {name}\n" for name in profiles)
-    tar = Tar(path)
-    tar.file("metadata.yaml", metadata("overlay", rules))
-    add_templates(tar, TEMPLATES)
-    tar.directory("rootfs")
-    tar.close()

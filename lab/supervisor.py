@@ -58,6 +58,11 @@ class Supervised:
         """Everything that came from the command and is still there."""
         return processes.descendants(self._supervisor.pid)
 
+    def own_processes(self) -> list[processes.Process]:
+        """The supervisor and the command, as far as they run."""
+        rows = (processes.look_up(self._supervisor.pid), self._main if self.alive else None)
+        return [row for row in rows if row is not None]
+
     def signal(self, number: signal.Signals, *, timeout_s: float = 60) -> None:
         """Send a signal to the command, and wait until it is gone."""
         if self.alive:

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A Debian with systemd, made by mmdebstrap from the mirror that this machine uses.
+
+Made once: the image is kept in build/images of the clone, under the digest of its recipe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import tarfile
+from typing import TYPE_CHECKING
+
+from lab import images
+
+if TYPE_CHECKING:
+    from lab.world import World
+
+SUITE = "bookworm"
+CACHE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "build", "images")
+
+PACKAGES = (
+    *("acl", "dbus", "iproute2", "libcap2-bin", "passwd", "procps"),
+    *("systemd", "systemd-sysv", "udev"),  # without udevd networkd waits for it for ever
+)
+
+# As distribution images for containers are: DHCP on eth0, no root password, an identity that a
+# careless copy would share.
+CUSTOMIZE = (
+    "printf '[Match]\\nName=eth0\\n[Network]\\nDHCP=yes\\n' >\"$1/etc/systemd/network/eth0.network\"",
+    'chroot "$1" systemctl --quiet enable systemd-networkd',
+    'chroot "$1" systemctl --quiet mask systemd-networkd-wait-online apt-daily.timer'
+    " apt-daily-upgrade.timer",
+    f"echo {images.MACHINE_ID} >\"$1/etc/machine-id\"",
+    "printf 'image\\n' >\"$1/etc/hostname\"",
+    'chroot "$1" apt-get clean',
+    'rm -rf "$1"/var/lib/apt/lists/*',
+)
+
+
+def image(world: World | None = None) -> str:
+    """The path of the image, made now if it was not made before.
+
+    Args:
+        world: where we are, None on the host: the mirror is reached from outside.
+    """
+    recipe = json.dumps([SUITE, PACKAGES, CUSTOMIZE, images.TEMPLATES])
+    path = os.path.join(CACHE, f"debian-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.tar")
+    if not os.path.exists(path):
+        os.makedirs(CACHE, exist_ok=True)
+        rootfs, unfinished = f"{path}.rootfs.tar", f"{path}.unfinished"
+        try:
+            _bootstrap(rootfs, world)
+            _wrap(rootfs, unfinished)
+            os.rename(unfinished, path)
+        finally:
+            for leftover in (rootfs, unfinished):
+                if os.path.exists(leftover):
+                    os.unlink(leftover)
+    return path
+
+
+def mirror() -> str:
+    """The mirror of bookworm that this machine's apt uses, however it is written down.
+
+    Raises:
+        OSError: there is none.
+    """
+    wanted = "$(CODENAME) $(COMPONENT) $(REPO_URI)"
+    command = ["apt-get", "indextargets", "--format", wanted, "Created-By: Packages"]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for line in listed.splitlines():
+        codename, component, uri = line.split()
+        if (codename, component) == (SUITE, "main"):
+            return uri
+    raise OSError(f"apt knows no mirror of {SUITE}: add it to the apt sources, run apt-get update")
+
+
+def _bootstrap(path: str, world: World | None) -> None:
+    command = [
+        "mmdebstrap",
+        "--quiet",
+        "--variant=minbase",
+        "--skip=cleanup/reproducible",  # keeps our machine-id
+        f"--include={','.join(PACKAGES)}",
+        *(f"--customize-hook={line}" for line in CUSTOMIZE),
+        SUITE,
+        path,
+        mirror(),
+    ]
+    if world is None:
+        subprocess.run(command, check=True)
+    else:
+        world.run_outside(command)
+
+
+def _wrap(rootfs: str, path: str) -> None:
+    """Make an image of a root file system: the same entries below rootfs/, and metadata."""
+    tar = images.Tar(path)
+    tar.file("metadata.yaml", images.metadata("debian"))
+    images.add_templates(tar, images.TEMPLATES)
+    with tarfile.open(rootfs) as system:
+        for entry in system:
+            entry.name = os.path.normpath(f"rootfs/{entry.name}")
+            if entry.islnk():
+                entry.linkname = os.path.normpath(f"rootfs/{entry.linkname}")
+            tar.copy(entry, system)
+    tar.close()

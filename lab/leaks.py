@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a case must leave as it found it: mounts, processes, state, kernel log, and the base."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from lab import processes, tree
+from lab.kmsg import KernelLog
+from pycor_hooks import mountinfo
+
+if TYPE_CHECKING:
+    from lab.daemon import Daemon
+
+HELPERS = ("dnsmasq ",)  # started by a daemon on demand, and meant to stay
+
+
+class Watch:
+    """Begun before a case; afterwards :meth:`leaks` names whatever the case left behind."""
+
+    def __init__(self, daemon: Daemon, base_rootfs: str) -> None:
+        """Take note of how things are.
+
+        Args:
+            daemon: its mounts, processes and overlays are looked at.
+            base_rootfs: a tree that has to stay byte for byte.
+        """
+        self._daemon = daemon
+        self._base = base_rootfs
+        self._tree = tree.describe(base_rootfs)
+        self._mounts = self._our_mounts()
+        self._processes = {(row.pid, row.start) for row in processes.descendants(os.getpid())}
+        self._log = KernelLog()
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._log.close()
+
+    def passing(self) -> list[str]:
+        """What may still be about to go: mounts, processes and state files."""
+        mounts = [f"mount: {mount}" for mount in sorted(self._our_mounts() - self._mounts)]
+        running = [f"process: {row.pid} {row.command}" for row in self._new_processes()]
+        return [*mounts, *running, *(f"state: {path}" for path in self._states())]
+
+    def lasting(self) -> list[str]:
+        """What does not go by itself: complaints of the kernel, and a base that changed.
+
+        Ask once: the kernel log is read on from where the last question ended.
+        """
+        complaints = [f"kernel log: {line}" for line in self._log.lines() if "overlayfs:" in line]
+        changed = tree.changes(self._tree, tree.describe(self._base))
+        return [*complaints, *(f"base: {line}" for line in changed)]
+
+    def forget_base(self) -> None:
+        """Take the base as it is now: the case was there to change it."""
+        self._tree = tree.describe(self._base)
+
+    def _our_mounts(self) -> set[str]:
+        ours = (self._daemon.world.directory, self._daemon.records)
+        return {
+            f"{mount.source} on {mount.target} type {mount.fstype}"
+            for mount in mountinfo.read()
+            if mount.target.startswith(ours) or mount.source == "pycor-hooks"
+        }
+
+    def _new_processes(self) -> list[processes.Process]:
+        expected = self._daemon.main_processes()
+        return [
+            row
+            for row in processes.descendants(os.getpid())
+            if (row.pid, row.start) not in self._processes | expected
+            and not row.command.startswith(HELPERS)
+            and row.state not in processes.DEAD
+        ]
+
+    def _states(self) -> list[str]:
+        try:
+            return sorted(entry.path for entry in os.scandir(self._daemon.records))
+        except FileNotFoundError:
+            return []
