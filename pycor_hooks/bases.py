@@ -99,7 +99,7 @@ def protect(base: Base) -> Iterator[str]:
     if missing:
         base.connection.patch("instances", base.name, json={"config": missing})
         settings = ", ".join(f"{key}={value}" for key, value in missing.items())
-        yield f"base {base.label} of {base.connection.daemon.directory} has now {settings}"
+        yield f"{base.connection.label}: base {base.name} has now {settings}"
 
 
 def _pool(base: Base) -> tuple[str, str]:

@@ -30,7 +30,8 @@ CLIENTS = {"lxd": "lxc", "incus": "incus"}
 class Connection:
     """A daemon's API as one project sees it.
 
-    `daemon` and `project` are what it was made for, `server` is the answer to GET /1.0.
+    `daemon` and `project` are what it was made for, `server` is the answer to GET /1.0,
+    `config` the configuration of the project.
     """
 
     def __init__(self, daemon: Daemon, project: str = "default") -> None:
@@ -43,12 +44,13 @@ class Connection:
         self.daemon = daemon
         self.project = project
         endpoint = "http+unix://" + quote(daemon.socket, safe="")
-        try:
-            with self._answers("connect"):
-                self._client = pylxd.Client(endpoint=endpoint, project=project)
-        except NotThere:
-            raise NoProject(directory=daemon.directory, project=project) from None
+        with self._answers("connect"):
+            self._client = pylxd.Client(endpoint=endpoint, project=project)
         self.server: dict[str, Any] = self._client.host_info
+        found = self.find("projects", project)
+        if found is None:
+            raise NoProject(directory=daemon.directory, project=project)
+        self.config: dict[str, str] = found["config"]
 
     @property
     def command(self) -> str:
@@ -56,9 +58,24 @@ class Connection:
         return CLIENTS[self.daemon.kind]
 
     @property
+    def label(self) -> str:
+        """The daemon and, where it is not the default one, the project, for people."""
+        project = "" if self.project == "default" else f" project {self.project}"
+        return f"{self.daemon.directory}{project}"
+
+    @property
     def flag(self) -> str:
         """What to append to a command for people, so that it means this project."""
         return "" if self.project == "default" else f" --project {self.project}"
+
+    def holder(self, feature: str) -> str:
+        """The project that holds what this one uses: itself, or the default one.
+
+        Args:
+            feature: such as "features.profiles".
+        """
+        own = self.project == "default" or self.config.get(feature) == "true"
+        return self.project if own else "default"
 
     def in_project(self, project: str) -> Connection:
         """The same daemon as another project sees it."""

@@ -43,7 +43,7 @@ def ensure(connection: Connection, wish: Wish, *, base_optional: bool = False) -
     check_project(connection)
     base = find_base(connection, wish.base, optional=base_optional)
     existing = check_profile(connection, wish)
-    owner = f"{own_project(connection, 'features.profiles')}/{wish.name}"
+    owner = f"{connection.holder('features.profiles')}/{wish.name}"
     alias = check_alias(connection, wish.name, owner)
     yield from ensure_profile(connection, wish, existing)
     yield from ensure_image(connection, wish.name, alias, _image_of(base, owner))
@@ -51,25 +51,16 @@ def ensure(connection: Connection, wish: Wish, *, base_optional: bool = False) -
         yield from protect(base)
     else:
         yield (
-            f"base {base.label} does not exist yet: create it, then run pycor-hooks profile "
-            "to protect it and to take over its templates"
+            f"{connection.label}: base {base.name} does not exist yet: create it, then run "
+            f"pycor-hooks profile --base {wish.base} to protect it and to take over its templates"
         )
 
 
 def check_project(connection: Connection) -> None:
     """Raise Restricted where raw.lxc is forbidden; the daemon would say so at launch only."""
-    config = connection.get("projects", connection.project)["config"]
-    lowlevel = config.get("restricted.containers.lowlevel", "block")
-    if config.get("restricted") == "true" and lowlevel != "allow":
+    lowlevel = connection.config.get("restricted.containers.lowlevel", "block")
+    if connection.config.get("restricted") == "true" and lowlevel != "allow":
         raise Restricted(project=connection.project, client=connection.command)
-
-
-def own_project(connection: Connection, feature: str) -> str:
-    """The project that holds the profiles, or images, which this one uses."""
-    if connection.project == "default":
-        return "default"
-    config = connection.get("projects", connection.project)["config"]
-    return connection.project if config.get(feature) == "true" else "default"
 
 
 def check_profile(connection: Connection, wish: Wish) -> dict[str, Any] | None:
@@ -82,7 +73,7 @@ def check_profile(connection: Connection, wish: Wish) -> dict[str, Any] | None:
     found: dict[str, Any] | None = connection.find("profiles", wish.name)
     if found is None:
         return None
-    project = own_project(connection, "features.profiles")
+    project = connection.holder("features.profiles")
     if not profile.is_ours(found):
         raise ForeignProfile(name=wish.name, project=project)
     other = profile.base_of(found["config"].get("raw.lxc", ""))
@@ -121,7 +112,7 @@ def check_alias(connection: Connection, name: str, owner: str) -> dict[str, Any]
     if holder != owner:
         raise ForeignImage(
             name=name,
-            project=own_project(connection, "features.images"),
+            project=connection.holder("features.images"),
             owner=f"profile {holder}" if holder else "an image that pycor-hooks did not make",
         )
     return found
@@ -132,7 +123,7 @@ def ensure_profile(
 ) -> Iterator[str]:
     """Make the profile, or write our part of it anew, leaving what an operator added."""
     wanted = profile.body(prefix=wish.prefix, base=wish.base)
-    where = f"profile {wish.name}{_in(connection)}"
+    where = f"{connection.label}: profile {wish.name}"
     if existing is None:
         connection.post("profiles", json={"name": wish.name, **wanted})
         yield f"{where} created, for base {wish.base}"
@@ -156,7 +147,7 @@ def ensure_image(
 ) -> Iterator[str]:
     """Import the image where its content is new, with its profiles, and point the alias at it."""
     fingerprint = image.fingerprint(content)
-    where = f"image {name}{_in(connection)}"
+    where = f"{connection.label}: image {name}"
     found = connection.find("images", fingerprint)
     if found is None:
         connection.post("images", data=content)
@@ -172,8 +163,3 @@ def ensure_image(
     elif existing["fingerprint"] != fingerprint:
         connection.put("images", "aliases", name, json=alias)
         connection.delete("images", existing["fingerprint"])
-
-
-def _in(connection: Connection) -> str:
-    project = "" if connection.project == "default" else f" in project {connection.project}"
-    return f"{project} of {connection.daemon.directory}"

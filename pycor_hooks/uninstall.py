@@ -73,7 +73,7 @@ def check_unused(connections: Sequence[Connection]) -> None:
 
 def our_profiles(connection: Connection) -> list[dict[str, Any]]:
     """The profiles of ours that this project holds itself."""
-    if provision.own_project(connection, "features.profiles") != connection.project:
+    if connection.holder("features.profiles") != connection.project:
         return []
     found = connection.get("profiles", recursion="1")
     return [one for one in found if profile.is_ours(one)]
@@ -82,13 +82,13 @@ def our_profiles(connection: Connection) -> list[dict[str, Any]]:
 def remove_profiles(connection: Connection) -> Iterator[str]:
     """Delete the profiles of ours to which an operator added nothing."""
     for found in our_profiles(connection):
-        where = f"profile {found['name']} in project {connection.project}"
+        where = f"{connection.label}: profile {found['name']}"
         if profile.is_as_made(found):
             connection.delete("profiles", found["name"])
-            yield f"{where} of {connection.daemon.directory} deleted"
+            yield f"{where} deleted"
         else:
             yield (
-                f"{where} of {connection.daemon.directory} has settings of your own and stays: "
+                f"{where} has settings of your own and stays: "
                 f"{connection.command} profile delete {found['name']}{connection.flag}"
             )
         yield from _still_protected(connection, found)
@@ -102,21 +102,20 @@ def _still_protected(connection: Connection, found: dict[str, Any]) -> Iterator[
     base = owner.find("instances", name) if name else None
     if base and base["config"].get(DELETE) == "true":
         yield (
-            f"base {name} stays protected; to undo: "
+            f"{owner.label}: base {name} stays protected; to undo: "
             f"{owner.command} config unset {name} {DELETE}{owner.flag}"
         )
 
 
 def remove_images(connection: Connection) -> Iterator[str]:
     """Delete the images of ours that this project holds itself."""
-    if provision.own_project(connection, "features.images") != connection.project:
+    if connection.holder("features.images") != connection.project:
         return
     for found in connection.get("images", recursion="1"):
         if image.OWNER in found["properties"]:
             connection.delete("images", found["fingerprint"])
             names = ", ".join(alias["name"] for alias in found["aliases"])
-            where = f"{names or found['fingerprint'][:12]} in project {connection.project}"
-            yield f"image {where} of {connection.daemon.directory} deleted"
+            yield f"{connection.label}: image {names or found['fingerprint'][:12]} deleted"
 
 
 def remove_hooks(prefix: str) -> Iterator[str]:

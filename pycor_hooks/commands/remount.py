@@ -42,9 +42,10 @@ def remount_command(
 ) -> int:
     """Refresh overlays by hand.
 
-    Their containers then see the base as it is now. Needed only after changes that the daemon does not announce (incus file push into a stopped
-    base), or where no watcher runs. While the base runs, nothing is refreshed: it is pending
-    until the base stops. Exit status 1 if one was not refreshed.
+    Their containers then see the base as it is now. Needed only after changes that the daemon
+    does not announce (incus file push into a stopped base), or where no watcher runs.
+    While the base runs, nothing is refreshed: it is pending until the base stops.
+    Exit status 1 if one was not refreshed.
 
     \b
     Examples:
