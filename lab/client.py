@@ -155,7 +155,8 @@ class Instance:
 
     def set(self, **config: str) -> None:
         """Set configuration keys: ``set(**{"security.privileged": "true"})``."""
-        self.client("config", "set", self.name, *(f"{key}={value}" for key, value in config.items()))
+        pairs = [f"{key}={value}" for key, value in config.items()]
+        self.client("config", "set", self.name, *pairs)
 
     def log(self) -> str:
         """What ``lxc info NAME --show-log`` shows to the operator."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from lab import world as worlds
 from lab.client import Client
-from lab.processes import Process
 from lab.supervisor import Supervised
-from lab.wait import until
 from pycor_hooks import kernel, mountinfo, record
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from lab.processes import Process
 
 POOL = "pool"
 POOL_SIZE = "3GiB"  # of the sparse file below a btrfs pool
@@ -40,8 +40,8 @@ KINDS = {
 class Daemon:
     """Started with ``with``; ends with all its containers, mounts and files gone.
 
-    ``directory`` is its state directory, ``records`` what pycor-hooks keeps about it, ``env`` the environment in which the clients, and
-    pycor-hooks, find this daemon and no other.
+    ``directory`` is its state directory, ``records`` what pycor-hooks keeps about it, ``env`` the
+    environment in which the clients, and pycor-hooks, find this daemon and no other.
     """
 
     def __init__(
@@ -145,7 +145,8 @@ class Daemon:
     def _configure(self) -> None:
         size = [f"size={POOL_SIZE}"] if self.driver == "btrfs" else []
         self.client("storage", "create", POOL, self.driver, *size)
-        self.client("profile", "device", "add", "default", "root", "disk", "path=/", "pool=" + POOL)
+        device = ["root", "disk", "path=/", f"pool={POOL}"]
+        self.client("profile", "device", "add", "default", *device)
 
     def close(self) -> None:
         """Kill everything, unmount, delete the state directory.

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from lab.world import World
 
 SUITE = "bookworm"
-CACHE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "build", "images")
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CACHE = os.path.join(REPOSITORY, "build", "images")
 
 PACKAGES = (
     *("acl", "dbus", "iproute2", "libcap2-bin", "passwd", "procps"),
@@ -29,12 +30,12 @@ PACKAGES = (
 # As distribution images for containers are: DHCP on eth0, no root password, an identity that a
 # careless copy would share.
 CUSTOMIZE = (
-    "printf '[Match]\\nName=eth0\\n[Network]\\nDHCP=yes\\n' >\"$1/etc/systemd/network/eth0.network\"",
+    'printf "[Match]\\nName=eth0\\n[Network]\\nDHCP=yes\\n" >"$1/etc/systemd/network/eth0.network"',
     'chroot "$1" systemctl --quiet enable systemd-networkd',
-    'chroot "$1" systemctl --quiet mask systemd-networkd-wait-online apt-daily.timer'
-    " apt-daily-upgrade.timer",
-    f"echo {images.MACHINE_ID} >\"$1/etc/machine-id\"",
-    "printf 'image\\n' >\"$1/etc/hostname\"",
+    'chroot "$1" systemctl --quiet mask systemd-networkd-wait-online.service',
+    'chroot "$1" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer',
+    f'echo {images.MACHINE_ID} >"$1/etc/machine-id"',
+    'echo image >"$1/etc/hostname"',
     'chroot "$1" apt-get clean',
     'rm -rf "$1"/var/lib/apt/lists/*',
 )

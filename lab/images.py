@@ -130,46 +130,44 @@ class Tar:
         """Add a directory, unless it is there already."""
         if path and path not in self._written:
             self.directory(os.path.dirname(path))
-            self._add(path, tarfile.DIRTYPE, mode, owner, xattrs)
+            self._add(_header(path, tarfile.DIRTYPE, mode, owner), **xattrs)
 
     def file(
         self, path: str, data: bytes, mode: int = 0o644, owner: int = 0, **xattrs: bytes
     ) -> None:
         """Add a file; ``xattrs`` are named with ``__`` for the dot: ``user__x=b"1"``."""
         self.directory(os.path.dirname(path))
-        self._add(path, tarfile.REGTYPE, mode, owner, xattrs, data)
+        self._add(_header(path, tarfile.REGTYPE, mode, owner), data, **xattrs)
 
     def link(self, path: str, target: str) -> None:
         """Add a symbolic link."""
         self.directory(os.path.dirname(path))
-        self._add(path, tarfile.SYMTYPE, 0o777, 0, {}, target=target)
+        header = _header(path, tarfile.SYMTYPE, 0o777)
+        header.linkname = target
+        self._add(header)
 
     def copy(self, entry: tarfile.TarInfo, source: tarfile.TarFile) -> None:
         """Add an entry of another tar, with its content, under the name that it has now."""
-        entry.pax_headers.pop("path", None)
-        entry.pax_headers.pop("linkpath", None)
+        dropped = ("path", "linkpath")  # they would win over the new name
+        kept = {key: value for key, value in entry.pax_headers.items() if key not in dropped}
+        entry.pax_headers = kept
         self._tar.addfile(entry, source.extractfile(entry) if entry.isreg() else None)
 
-    def _add(  # noqa: PLR0913 - private, and each is a field of the header
-        self,
-        path: str,
-        kind: bytes,
-        mode: int,
-        owner: int,
-        xattrs: Mapping[str, bytes],
-        data: bytes = b"",
-        target: str = "",
-    ) -> None:
-        self._written.add(path)
-        header = tarfile.TarInfo(path)
-        header.type, header.mode, header.linkname = kind, mode, target
-        header.uid = header.gid = owner
+    def _add(self, header: tarfile.TarInfo, data: bytes = b"", **xattrs: bytes) -> None:
+        self._written.add(header.name)
         header.size, header.mtime = len(data), int(time.time())
         header.pax_headers = {
             "SCHILY.xattr." + name.replace("__", "."): value.decode("utf-8", "surrogateescape")
             for name, value in xattrs.items()
         }
         self._tar.addfile(header, io.BytesIO(data))
+
+
+def _header(path: str, kind: bytes, mode: int, owner: int = 0) -> tarfile.TarInfo:
+    header = tarfile.TarInfo(path)
+    header.type, header.mode = kind, mode
+    header.uid = header.gid = owner
+    return header
 
 
 def metadata(description: str, rules: str = _TEMPLATE_RULES) -> bytes:

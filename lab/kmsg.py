@@ -21,7 +21,7 @@ class KernelLog:
 
     def lines(self) -> list[str]:
         """The messages since the mark, or since the last call."""
-        found = []
+        found: list[str] = []
         while True:
             try:
                 record = os.read(self._descriptor, _RECORD)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lab.client import Client
 
+
 class Inventory:
-    """What a daemon holds: instances, profiles, images, volumes of all projects; pools, projects."""
+    """What a daemon holds: instances, profiles and images of all projects; pools, projects."""
 
     def __init__(self, client: Client) -> None:
         """Take stock."""

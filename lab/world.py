@@ -73,8 +73,8 @@ class World:
             self._before = cgroups()
             cleanup.callback(self._remove_cgroups)
             # /var/tmp: on disk everywhere, and short enough for a unix socket's 108 bytes
-            self.directory = tempfile.mkdtemp(prefix="pycor-", dir="/var/tmp")  # noqa: S108
-            os.chmod(self.directory, 0o755)  # the ids of containers pass through
+            self.directory = tempfile.mkdtemp(prefix="pycor-", dir="/var/tmp")
+            os.chmod(self.directory, 0o711)  # the ids of containers pass through
             cleanup.callback(remove_tree, self.directory)
             cleanup.callback(self._return)
             self._unshare()
@@ -120,7 +120,7 @@ class World:
         os.chdir(here)
 
     def _start_lxcfs(self, cleanup: contextlib.ExitStack) -> None:
-        """lxcfs gives containers their own /proc/meminfo and the like; the host's serves, too."""
+        """Give containers a /proc/meminfo of their own and the like; the host's lxcfs serves."""
         if kernel.is_mount_root("/var/lib/lxcfs"):
             return
         os.makedirs("/var/lib/lxcfs", exist_ok=True)

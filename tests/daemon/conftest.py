@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from lab import debian, overlays as setup
+from lab import debian
+from lab import overlays as setup
 from lab.daemon import Daemon
 from lab.leaks import Watch
 from lab.overlays import Overlays
@@ -44,17 +45,22 @@ class Pair(NamedTuple):
 
 
 PAIRS = [Pair("lxd", "dir"), Pair("incus", "btrfs")]
-ALL_PAIRS = [*PAIRS, Pair("lxd", "btrfs"), Pair("incus", "dir"), Pair("incus", "dir", idmapped=False)]
+ALL_PAIRS = [
+    *PAIRS,
+    Pair("lxd", "btrfs"),
+    Pair("incus", "dir"),
+    Pair("incus", "dir", idmapped=False),
+]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each case once for each daemon."""
     if "daemon" in metafunc.fixturenames:
         pairs = ALL_PAIRS if metafunc.config.getoption("--all-pairs") else PAIRS
-        metafunc.parametrize("daemon", pairs, ids=str, scope="session", indirect=True)
+        metafunc.parametrize("daemon", pairs, ids=str, scope="package", indirect=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world() -> Iterator[World]:
     """The namespaces that pytest itself moves into."""
     if os.geteuid():
@@ -63,7 +69,7 @@ def world() -> Iterator[World]:
         yield entered
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def daemon(world: World, request: pytest.FixtureRequest) -> Iterator[Daemon]:
     """A private daemon, with the busybox image in it and nothing else."""
     pair: Pair = request.param
@@ -72,13 +78,13 @@ def daemon(world: World, request: pytest.FixtureRequest) -> Iterator[Daemon]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installed(daemon: Daemon) -> Overlays:
     """The base ``base``, from busybox, with hooks, profile and image installed for it."""
     return _prepare(daemon, "busybox", "base")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def debian_installed(daemon: Daemon) -> Overlays:
     """The base ``debian``, a Debian with systemd, with hooks, profile and image for it."""
     path = debian.image(daemon.world)
@@ -131,7 +137,7 @@ def _watched(
 
 
 def _what_stays(watch: Watch) -> list[str]:
-    """Wait for what is about to go; return the rest. Unmounting is post-stop's, behind our back."""
+    """Wait for what is about to go, as an unmount in post-stop may be; return the rest."""
     try:
         until(lambda: not watch.passing(), what="all is gone", timeout_s=5)
     except TimeoutError:
