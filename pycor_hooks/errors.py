@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal or a log would act on; a container may have chosen the text.
+    r"""Escape what a terminal or a log would act on; a container may have chosen the text.
 
     Args:
         text: any string, with surrogates where a file name is not UTF-8.
@@ -189,7 +189,9 @@ class LayerReadonly(PycorError):
 class MountFailed(PycorError):
     """mount(2) refused the overlay."""
 
-    template = "cannot mount the overlay ({error}): lowerdir={lowerdir} upperdir={upperdir}: {hint}"
+    template = (
+        "cannot mount the overlay ({error}): lowerdir={lowerdir} upperdir={upperdir}: {hint}"
+    )
 
 
 class StrayClash(PycorError):

@@ -16,9 +16,7 @@ class IdMap:
 
     __slots__ = ("gids", "uids")
 
-    def __init__(
-        self, uids: list[tuple[int, int, int]], gids: list[tuple[int, int, int]]
-    ) -> None:
+    def __init__(self, uids: list[tuple[int, int, int]], gids: list[tuple[int, int, int]]) -> None:
         self.uids = uids
         self.gids = gids
 

@@ -13,6 +13,10 @@ import os
 
 from pycor_hooks import mountinfo
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
 _IN_USE = b"overlayfs: upperdir is in-use"
 _RECORD_SIZE = 8192
 
@@ -20,7 +24,7 @@ _RECORD_SIZE = 8192
 class KernelLog:
     """What the kernel logs while this context is open; nothing where /dev/kmsg may not be read."""
 
-    def __enter__(self) -> KernelLog:
+    def __enter__(self) -> Self:
         self._descriptor = -1
         try:
             self._descriptor = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -40,9 +40,9 @@ class Mount:
         self.options = rest[2]
 
     def layers(self, option: str) -> list[str]:
-        """The directories that an overlay's ``lowerdir``, ``upperdir`` or ``workdir`` names.
+        r"""The directories that an overlay's ``lowerdir``, ``upperdir`` or ``workdir`` names.
 
-        The mount table shows them as they were given to mount(2), where OverlayFS wants ``\\``,
+        The mount table shows them as they were given to mount(2), where OverlayFS wants ``\``,
         ``,`` and ``:`` escaped, with the table's own escapes on top.
         """
         for part in self.options.split(","):

@@ -23,9 +23,12 @@ from pycor_hooks.errors import (
     RootNotMapped,
     StillHeld,
 )
-from pycor_hooks.instance import Config, Instance
 from pycor_hooks.record import Record, directory_of, read
 from pycor_hooks.registry import Lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycor_hooks.instance import Config, Instance
 
 _INIT_TIMEOUT = 3.0
 

@@ -53,7 +53,7 @@ class Record:
     started_at: float
     refreshed_at: float
 
-    def __init__(self, **values: str | int | float | list[str]) -> None:
+    def __init__(self, **values: str | float | list[str]) -> None:
         for attribute, value in values.items():
             setattr(self, attribute, value)
 
@@ -85,8 +85,10 @@ class Record:
     def write(self) -> None:
         """Replace the state file, whole or not at all."""
         lines = [f"VERSION={STATE_VERSION}"]
-        for attribute in (*_TEXT, *_MORE_TEXT, *_NUMBERS, "started_at"):
-            lines.append(f"{attribute.upper()}={_escape_value(str(getattr(self, attribute)))}")
+        lines += [
+            f"{attribute.upper()}={_escape_value(str(getattr(self, attribute)))}"
+            for attribute in (*_TEXT, *_MORE_TEXT, *_NUMBERS, "started_at")
+        ]
         lines += [f"LOWERDIR={_escape_value(path)}" for path in self.lowerdirs]
         temporary = f"{self.directory}/.state"
         with open(temporary, "wb") as file:

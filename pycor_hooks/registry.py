@@ -23,7 +23,12 @@ import time
 from pycor_hooks.errors import BadState, StillHeld
 from pycor_hooks.record import RUN, Record, escape, read
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
 LOCK_TIMEOUT = 20.0
+
 
 class Lock:
     """The lock of one overlay: flock(2) on its directory, which is made when it is not there.
@@ -33,15 +38,17 @@ class Lock:
     """
 
     def __init__(self, directory: str, *, timeout: float = LOCK_TIMEOUT) -> None:
-        """Args:
-        directory: of the overlay, below RUN.
-        timeout: seconds to wait for another holder.
+        """Prepare the lock; ``with`` takes it.
+
+        Args:
+            directory: of the overlay, below RUN.
+            timeout: seconds to wait for another holder.
         """
         self.directory = directory
         self._timeout = timeout
         self._descriptor = -1
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> Self:
         deadline = time.monotonic() + self._timeout
         while True:
             descriptor = _open_directory(self.directory)

@@ -150,10 +150,8 @@ def _rmdir(path: str) -> None:
 
 
 def _unlink(path: str) -> None:
-    try:
+    if os.path.lexists(path):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def _read(directory: str) -> Record | None:

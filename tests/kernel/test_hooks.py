@@ -8,7 +8,7 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
-from pycor_hooks import kernel, record, takedown
+from pycor_hooks import kernel, overlay, record, takedown
 from tests.kernel.harness import Container, Monitor, make_base
 
 if TYPE_CHECKING:
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 
 def read(path: str) -> str:
+    """What a file holds."""
     with open(path) as file:
         return file.read()
 
 
 def write(path: str, text: str) -> None:
+    """Make a file."""
     with open(path, "w") as file:
         file.write(text)
 
@@ -147,6 +149,7 @@ def other_namespace(command: str) -> subprocess.Popen[bytes]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill it with all that it started."""
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
@@ -202,8 +205,6 @@ def test_a_refresh_shows_what_changed_in_the_base(web: Container, base: str) -> 
     The kernel drops the dentries before it asks OverlayFS, which is incidental: this test is
     what would notice if a kernel stopped doing so.
     """
-    from pycor_hooks import overlay
-
     web.start()
     assert read(f"{web.merged}/etc/hostname") == "etc/hostname of base\n"
     assert not os.path.exists(f"{web.merged}/etc/new")
