@@ -38,9 +38,14 @@ def namespace() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """After each test: no overlay of ours is mounted, and nothing is recorded."""
+    """After each test: no overlay that it mounted is left, and nothing is recorded."""
+    before = {mount.mount_id for mount in mountinfo.read()}
     yield
-    left = [mount.target for mount in mountinfo.read() if mount.source == "pycor-hooks"]
+    left = [
+        mount.target
+        for mount in mountinfo.read()
+        if mount.source == "pycor-hooks" and mount.mount_id not in before
+    ]
     recorded = os.listdir(record.RUN) if os.path.isdir(record.RUN) else []
     for target in reversed(left):
         kernel.umount(target, kernel.MNT_DETACH)
