@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import prefix, profile, provision, systemd, tree
 from pycor_hooks.client import Connection
+from pycor_hooks.errors import PycorError
 from pycor_hooks.host_errors import Unreachable
+from pycor_hooks.output import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,17 +42,25 @@ def install(order: Order) -> Iterator[str]:
         What was done, a line each.
 
     Raises:
-        PycorError: what stood in the way; what was done before it stays, and is complete.
+        PycorError: what stood in the way in one place; the others were done all the same.
     """
     upgraded = False
     for line in install_hooks(order.prefix):
         upgraded = True
         yield line
-    for daemon in order.daemons:
-        yield from install_in(daemon, order)
-    if not order.daemons:
-        yield "no LXD or Incus found: install one, then run pycor-hooks install again"
     yield from install_unit(order, restart=upgraded)
+    failures: list[PycorError] = []
+    for daemon in order.daemons:
+        try:
+            yield from install_in(daemon, order)
+        except PycorError as error:
+            failures.append(error)
+    if not order.daemons:
+        yield Note("no LXD or Incus found: install one, then run pycor-hooks install again")
+    for failure in failures[1:]:
+        yield Note(failure)
+    if failures:
+        raise failures[0]
 
 
 def install_hooks(path: str, *, owner: int = 0) -> Iterator[str]:
@@ -83,14 +93,14 @@ def install_hooks(path: str, *, owner: int = 0) -> Iterator[str]:
 def install_in(daemon: Daemon, order: Order) -> Iterator[str]:
     """Make profile and image in one daemon's default project."""
     if daemon.skipped:
-        yield f"{daemon.directory} skipped: {daemon.skipped}"
+        yield Note(f"{daemon.directory} skipped: {daemon.skipped}")
         return
     try:
         connection = Connection(daemon)
     except Unreachable as error:
         if order.directories:
             raise
-        yield f"{daemon.directory} skipped: {error}"
+        yield Note(f"skipped: {error}")
         return
     name = profile.default_name(order.base)
     wish = provision.Wish(name=name, base=order.base, prefix=order.prefix)
@@ -102,7 +112,7 @@ def install_unit(order: Order, *, restart: bool) -> Iterator[str]:
     if not order.unit:
         return
     if not systemd.is_running():
-        yield "systemd does not run here: see to it that pycor-hooks watch is always running"
+        yield Note("systemd does not run here: see to it that pycor-hooks watch is always running")
         return
     text = systemd.unit_text(systemd.own_command(), order.directories)
     yield from systemd.ensure(text, restart=restart)

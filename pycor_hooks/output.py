@@ -18,11 +18,31 @@ import click
 from pycor_hooks.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 FORMATS = ("table", "json", "csv", "yaml")
 # Wide enough for any row: a pipe has no width, and rich would cut the table at 80.
 PIPE_WIDTH = 10_000
+
+
+class Note(str):
+    """A line that says what to know or to do, among lines that say what was done."""
+
+    __slots__ = ()
+
+
+def tell(lines: Iterable[str]) -> bool:
+    """Print lines as they come, notes to standard error.
+
+    Returns:
+        Whether any of them says that something was done.
+    """
+    done = False
+    for line in lines:
+        note = isinstance(line, Note)
+        click.echo(printable(f"note: {line}" if note else line), err=note)
+        done = done or not note
+    return done
 
 
 class Column(NamedTuple):

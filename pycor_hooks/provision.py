@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pycor_hooks import image, profile
 from pycor_hooks.bases import Base, find_base, protect
 from pycor_hooks.host_errors import ForeignImage, ForeignProfile, ProfileHasOtherBase, Restricted
+from pycor_hooks.output import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def ensure(connection: Connection, wish: Wish, *, base_optional: bool = False) -
     if base.exists:
         yield from protect(base)
     else:
-        yield (
+        yield Note(
             f"{connection.label}: base {base.name} does not exist yet: create it, then run "
             f"pycor-hooks profile --base {wish.base} to protect it and to take over its templates"
         )

@@ -13,6 +13,7 @@ from pycor_hooks.client import Connection
 from pycor_hooks.host_errors import InUse
 from pycor_hooks.install import alone_in
 from pycor_hooks.instance import Instance
+from pycor_hooks.output import Note
 from pycor_hooks.record import RUN
 
 if TYPE_CHECKING:
@@ -38,11 +39,15 @@ def uninstall(prefix: str, daemons: Sequence[Daemon]) -> Iterator[str]:
     connections = [each for one in daemons if not one.skipped for each in _projects(one)]
     check_unused(connections)
     yield from systemd.remove()
+    protected: dict[str, None] = {}
     for connection in connections:
         yield from remove_images(connection)
-        yield from remove_profiles(connection)
+        for found in our_profiles(connection):
+            yield remove_profile(connection, found)
+            protected |= dict.fromkeys(still_protected(connection, found))
     yield from remove_hooks(prefix)
     remove_run()
+    yield from map(Note, protected)
 
 
 def _projects(daemon: Daemon) -> Iterator[Connection]:
@@ -54,13 +59,15 @@ def _projects(daemon: Daemon) -> Iterator[Connection]:
 
 def check_unused(connections: Sequence[Connection]) -> None:
     """Raise InUse, naming the containers, where profiles are used or overlays live."""
-    users: set[str] = set()
-    for connection in connections:
-        for found in our_profiles(connection):
-            users.update(provision.users_of(found))
+    users = {
+        f"{user} ({connection.daemon.directory})": None
+        for connection in connections
+        for found in our_profiles(connection)
+        for user in provision.users_of(found)
+    }
     if users:
         raise InUse(
-            users=f"{', '.join(sorted(users))} use a profile of pycor-hooks",
+            users=f"{', '.join(users)} use a profile of pycor-hooks",
             remedy="delete these containers, or take the profile off them",
         )
     live = [Instance(one.daemon, one.project, one.name).label for one in registry.records()]
@@ -79,22 +86,17 @@ def our_profiles(connection: Connection) -> list[dict[str, Any]]:
     return [one for one in found if profile.is_ours(one)]
 
 
-def remove_profiles(connection: Connection) -> Iterator[str]:
-    """Delete the profiles of ours to which an operator added nothing."""
-    for found in our_profiles(connection):
-        where = f"{connection.label}: profile {found['name']}"
-        if profile.is_as_made(found):
-            connection.delete("profiles", found["name"])
-            yield f"{where} deleted"
-        else:
-            yield (
-                f"{where} has settings of your own and stays: "
-                f"{connection.command} profile delete {found['name']}{connection.flag}"
-            )
-        yield from _still_protected(connection, found)
+def remove_profile(connection: Connection, found: dict[str, Any]) -> str:
+    """Delete a profile of ours, unless an operator added something; say what was done."""
+    where = f"{connection.label}: profile {found['name']}"
+    if profile.is_as_made(found):
+        connection.delete("profiles", found["name"])
+        return f"{where} deleted"
+    command = f"{connection.command} profile delete {found['name']}{connection.flag}"
+    return Note(f"{where} has settings of your own and stays: {command}")
 
 
-def _still_protected(connection: Connection, found: dict[str, Any]) -> Iterator[str]:
+def still_protected(connection: Connection, found: dict[str, Any]) -> Iterator[str]:
     """Say how a base can be deleted again; whether it should be is the operator's to know."""
     text = profile.base_of(found["config"].get("raw.lxc", "")) or ""
     project, _, name = text.rpartition("/")

@@ -9,6 +9,7 @@ from pycor_hooks import profile
 from pycor_hooks import uninstall as uninstalling
 from pycor_hooks.commands import options
 from pycor_hooks.install import Order, install
+from pycor_hooks.output import tell
 from pycor_hooks.sockets import find_daemons
 
 
@@ -47,11 +48,7 @@ def install_command(
         directories=options.named(directories) or (),
         unit=not no_systemd,
     )
-    done = False
-    for line in install(order):
-        done = True
-        click.echo(line)
-    if not done:
+    if not tell(install(order)):
         click.echo("everything is installed already; nothing changed")
 
 
@@ -70,5 +67,5 @@ def uninstall_command(prefix: str, directories: tuple[str, ...]) -> None:
       pycor-hooks uninstall
     """  # noqa: D301 - click wants the character
     options.need_root("uninstall")
-    for line in uninstalling.uninstall(prefix, find_daemons(directories)):
-        click.echo(line)
+    if not tell(uninstalling.uninstall(prefix, find_daemons(directories))):
+        click.echo("nothing of pycor-hooks is installed")

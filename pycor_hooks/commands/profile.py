@@ -10,6 +10,7 @@ from pycor_hooks import profile, provision
 from pycor_hooks.client import Connection
 from pycor_hooks.commands import options
 from pycor_hooks.host_errors import NoBase
+from pycor_hooks.output import tell
 
 
 @click.command("profile")
@@ -75,14 +76,12 @@ def _ensure(wish: provision.Wish, project: str, directories: tuple[str, ...]) ->
     served = False
     for daemon in options.found_daemons(directories):
         try:
-            lines = list(provision.ensure(Connection(daemon, project), wish))
+            done = tell(provision.ensure(Connection(daemon, project), wish))
         except NoBase as error:
             missing = error
             continue
         served = True
-        for line in lines or [
-            f"profile and image {wish.name} of {daemon.directory} are unchanged"
-        ]:
-            click.echo(line)
+        if not done:
+            click.echo(f"{daemon.directory}: profile and image {wish.name} are unchanged")
     if missing and not served:
         raise missing
