@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+#   make demo        a private LXD, three containers on one base, an upgrade of the base
+#   make test        unit, kernel and daemon tests: LXD on dir, Incus on btrfs
+#   make test-all    the same on every daemon, storage driver and id regime
+#   make lint        ruff with all rules, mypy strict
+#   make bench       the figures of README, into bench/results/
+#   make install     pycor-hooks on this host (make uninstall takes it away)
+#   make clean       what the targets above left in the clone
+#
+# On a bare Debian 12 they install what is missing. Root is needed for that, and for containers:
+# run them as root, or have sudo. TESTS= and ARGS= go to pytest: make test TESTS=tests/unit ARGS=-x
+
+export PATH := $(PATH):/usr/sbin:/sbin
+
+TESTS ?= tests
+ARGS ?=
+COMMAND_DIR ?= /opt/pycor-hooks
+
+ifneq ($(shell id -u),0)
+SUDO := $(shell command -v sudo)
+# Root must leave nothing in the clone that its owner cannot delete.
+AS_ROOT := $(SUDO) env PYTHONDONTWRITEBYTECODE=1
+PYTEST_AS_ROOT := -p no:cacheprovider
+endif
+CAN_BE_ROOT := $(or $(filter 0,$(shell id -u)),$(SUDO))
+
+CODE := $(wildcard pycor_hooks lab tests bench)
+NEED_ROOT = $(if $(CAN_BE_ROOT),:,echo "make $@ needs root: run it as root, or install sudo" >&2; exit 1)
+
+.PHONY: demo test test-all lint bench install uninstall clean prepare
+
+demo:
+	@$(NEED_ROOT)
+	@$(MAKE) --no-print-directory prepare
+	@$(AS_ROOT) .venv/bin/python -m lab.demo
+
+ifdef CAN_BE_ROOT
+test test-all: prepare
+	$(AS_ROOT) .venv/bin/pytest $(PYTEST_AS_ROOT) $(if $(filter test-all,$@),--all-pairs) $(ARGS) $(TESTS)
+else
+test: prepare
+	.venv/bin/pytest $(ARGS) tests/unit
+	@echo
+	@echo "Without root, tests/kernel runs in a user namespace, without what needs more (skipped below)."
+	@echo "Left out entirely: tests/daemon, real daemons. Run as root, or install sudo, for all."
+	@echo
+	unshare --user --map-root-user --mount .venv/bin/pytest -p no:cacheprovider $(ARGS) tests/kernel
+
+test-all:
+	@$(NEED_ROOT)
+endif
+
+lint: prepare
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy $(CODE)
+
+bench:
+	@$(NEED_ROOT)
+	@$(MAKE) --no-print-directory prepare
+	$(AS_ROOT) .venv/bin/python -m bench
+
+# The command and the watcher get a Python environment of their own; the hooks need none.
+install:
+	@$(NEED_ROOT)
+	@/usr/bin/python3 -c 'import ensurepip, venv' || { echo "install python3-venv first" >&2; exit 1; }
+	$(SUDO) /usr/bin/python3 -m venv $(COMMAND_DIR)
+	$(SUDO) $(COMMAND_DIR)/bin/python -m pip install --quiet --upgrade .
+	$(SUDO) ln -sfn $(COMMAND_DIR)/bin/pycor-hooks /usr/local/bin/pycor-hooks
+	$(SUDO) $(COMMAND_DIR)/bin/pycor-hooks install
+
+uninstall:
+	@$(NEED_ROOT)
+	$(SUDO) $(COMMAND_DIR)/bin/pycor-hooks uninstall
+	$(SUDO) rm -rf $(COMMAND_DIR) /usr/local/bin/pycor-hooks
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(CODE) -name __pycache__ -exec rm -rf {} +
+
+# build/ is made by its owner, so that images which root puts there can be deleted by him.
+prepare:
+	@mkdir -p build/images
+	@$(if $(CAN_BE_ROOT),$(SUDO) lab/bootstrap.sh packages)
+	@lab/bootstrap.sh venv
