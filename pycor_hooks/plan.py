@@ -75,8 +75,8 @@ def by_base(records: Iterable[Record]) -> dict[Base, list[Record]]:
     return bases
 
 
-def react(event: LifecycleEvent, daemon: str, bases: Container[Base]) -> Look | None:
-    """Decide whether an event concerns one of the bases.
+def react(event: LifecycleEvent, daemon: str, bases: Container[Base]) -> list[Look]:
+    """Decide which of the bases an event concerns: one, none, or both names of a rename.
 
     The event's `location` does not matter: within a cluster an instance has one home,
     and whatever the event said, the base is looked at on this host.
@@ -86,16 +86,19 @@ def react(event: LifecycleEvent, daemon: str, bases: Container[Base]) -> Look | 
         daemon: the state directory of the daemon that said it.
         bases: those which live overlays stand on.
     """
-    renamed = event.change is Change.RENAMED
-    base = Base(daemon, event.project, event.old_name if renamed else event.name)
-    if base not in bases:
-        return None
-    return Look(
-        base,
-        why=f"renamed to {event.name}" if renamed else event.change.name.lower(),
-        patience=PATIENCE if event.change is Change.STOPPED else 0.0,
-        name_is_gone=renamed or event.change is Change.DELETED,
-    )
+    base = Base(daemon, event.project, event.name)
+    if event.change is Change.RENAMED:
+        looks = [
+            Look(
+                base._replace(name=event.old_name), f"renamed to {event.name}", name_is_gone=True
+            ),
+            Look(base, f"renamed from {event.old_name}"),
+        ]
+    else:
+        patience = PATIENCE if event.change is Change.STOPPED else 0.0
+        gone = event.change is Change.DELETED
+        looks = [Look(base, event.change.name.lower(), patience, name_is_gone=gone)]
+    return [look for look in looks if look.base in bases]
 
 
 def decide(overlays: Sequence[Record], *, running: bool, identity: str | None) -> Decision:

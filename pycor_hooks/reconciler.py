@@ -17,7 +17,7 @@ from pycor_hooks.errors import PycorError
 from pycor_hooks.plan import Look, by_base, decide, label, profiles_naming, react
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from pycor_hooks.events import LifecycleEvent
     from pycor_hooks.plan import Base, Decision
@@ -101,12 +101,10 @@ class Reconciler:
             events, self._inbox = self._inbox, []
             bases = by_base(await self._scan())
             for daemon, event in events:
-                look = react(event, daemon.directory, bases)
-                if look is None:
-                    continue
-                self._look(look)
-                if look.name_is_gone:
-                    self._group.create_task(_name_profiles(daemon, look))
+                for look in react(event, daemon.directory, bases):
+                    self._look(look)
+                    if look.name_is_gone:
+                        self._group.create_task(_name_profiles(daemon, look))
         self._reading = None
 
     def _look(self, look: Look) -> asyncio.Task[int]:
@@ -129,7 +127,7 @@ class Reconciler:
                 state = await asyncio.to_thread(live.base_state, base)
             overlays = by_base(await self._scan()).get(base, [])
             decision = decide(overlays, running=state.running, identity=state.identity)
-            self._tell_detached(base, decision, state.identity)
+            self._tell_detached(overlays, decision, state.identity)
             failures += await self._refresh(look, decision)
         del self._working[base]
         return failures
@@ -164,13 +162,18 @@ class Reconciler:
             )
         return failures
 
-    def _tell_detached(self, base: Base, decision: Decision, identity: str | None) -> None:
-        for overlay in decision.detached:
-            if identity is None:
-                text = f"base {base} is gone: it keeps the old tree, and cannot start again"
+    def _tell_detached(
+        self, overlays: Sequence[Record], decision: Decision, identity: str | None
+    ) -> None:
+        for overlay in overlays:
+            if overlay not in decision.detached:
+                self._told.pop(overlay.directory, None)
+            elif identity is None:
+                text = "its base %s is gone: it keeps the old tree, and will not start again"
+                self._tell_once(overlay, "gone", text % overlay.base_name)
             else:
-                text = f"base {base} was replaced or re-owned: restart it to see the new tree"
-            self._tell_once(overlay, f"{text} ({identity})", text)
+                text = "its base %s was replaced or re-owned: restart it to see the base's tree"
+                self._tell_once(overlay, identity, text % overlay.base_name)
 
     async def _take_down(self, records: Iterable[Record]) -> int:
         failures = 0

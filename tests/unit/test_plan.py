@@ -49,29 +49,37 @@ def test_by_base() -> None:
 
 def test_stopped() -> None:
     """A base that was said to have stopped is given time to do so."""
-    assert react(event(Change.STOPPED), LXD, {BASE}) == Look(BASE, "stopped", PATIENCE)
+    assert react(event(Change.STOPPED), LXD, {BASE}) == [Look(BASE, "stopped", PATIENCE)]
 
 
 @pytest.mark.parametrize("change", [Change.RESTARTED, Change.STARTED, Change.CHANGED])
 def test_looked_at_once(change: Change) -> None:
     """After any other change the base is looked at, without waiting for it to stop."""
-    assert react(event(change), LXD, {BASE}) == Look(BASE, change.name.lower())
+    assert react(event(change), LXD, {BASE}) == [Look(BASE, change.name.lower())]
 
 
 def test_renamed() -> None:
     """A rename concerns the base under its old name, which profiles still say."""
     renamed = event(Change.RENAMED, "base2", old="base")
-    assert react(renamed, LXD, {BASE}) == Look(BASE, "renamed to base2", name_is_gone=True)
+    assert react(renamed, LXD, {BASE}) == [Look(BASE, "renamed to base2", name_is_gone=True)]
 
 
 def test_renamed_to_the_name_of_a_base() -> None:
-    """A rename to a base's name says nothing of those who stand on the old tree."""
-    assert react(event(Change.RENAMED, "base", old="other"), LXD, {BASE}) is None
+    """A rename to a base's name gives it another tree, or its own back."""
+    renamed = event(Change.RENAMED, "base", old="other")
+    assert react(renamed, LXD, {BASE}) == [Look(BASE, "renamed from other")]
+
+
+def test_renamed_between_two_bases() -> None:
+    """A rename may concern a base under either name."""
+    other = BASE._replace(name="other")
+    looks = react(event(Change.RENAMED, "base", old="other"), LXD, {BASE, other})
+    assert [look.base for look in looks] == [other, BASE]
 
 
 def test_deleted() -> None:
     """After a deletion the name is gone, too."""
-    assert react(event(Change.DELETED), LXD, {BASE}) == Look(BASE, "deleted", name_is_gone=True)
+    assert react(event(Change.DELETED), LXD, {BASE}) == [Look(BASE, "deleted", name_is_gone=True)]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +92,7 @@ def test_deleted() -> None:
 )
 def test_not_a_base(daemon: str, project: str, name: str) -> None:
     """An instance that no live overlay stands on is nobody's concern, a namesake included."""
-    assert react(event(Change.STOPPED, name, project), daemon, {BASE}) is None
+    assert react(event(Change.STOPPED, name, project), daemon, {BASE}) == []
 
 
 def test_stopped_base_is_refreshed() -> None:
