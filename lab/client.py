@@ -123,7 +123,7 @@ class Instance:
         self, *command: str, text: str = "", user: int = 0
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside; its exit status is the answer's, nothing is raised."""
-        words = ["exec", "-T", f"--user={user}", self.name, "--", *command]
+        words = ["exec", "-T", f"--user={user}", f"--group={user}", self.name, "--", *command]
         return self.client(*words, text=text, check=False)
 
     def exec(self, *command: str, text: str = "", user: int = 0) -> str:

@@ -30,7 +30,7 @@ PACKAGES = (
 # As distribution images for containers are: DHCP on eth0, no root password, an identity that a
 # careless copy would share.
 CUSTOMIZE = (
-    'printf "[Match]\\nName=eth0\\n[Network]\\nDHCP=yes\\n" >"$1/etc/systemd/network/eth0.network"',
+    'printf "[Match]\\nName=eth0\\n[Network]\\nDHCP=yes\\n" >"$1/etc/systemd/network/0.network"',
     'chroot "$1" systemctl --quiet enable systemd-networkd',
     'chroot "$1" systemctl --quiet mask systemd-networkd-wait-online.service',
     'chroot "$1" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer',

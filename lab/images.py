@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 BUSYBOX = "/bin/busybox"
+DASH = "/bin/dash"
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
 
 # What distribution images say about hostname and hosts.
@@ -75,6 +76,7 @@ _LINKS = {
     "bin": "usr/bin",
     "sbin": "usr/sbin",
     "lib": "usr/lib",
+    "lib64": "usr/lib64",
     "etc/os-release": "../usr/lib/os-release",
     "etc/mtab": "../proc/self/mounts",
 }
@@ -89,7 +91,7 @@ _DIRECTORIES = {
     "srv": 0o755,
 }
 
-SETUID = "usr/bin/busybox-setuid"
+SETUID = "usr/bin/dash-setuid"  # with -p; busybox would drop what the bit gives
 CAPABLE = "usr/bin/busybox-capable"
 ACL_FILE = "srv/acl-file"
 ACL_DIRECTORY = "srv/acl-directory"
@@ -219,8 +221,19 @@ def _add_applets(tar: Tar, names: Iterable[str]) -> None:
         tar.link(f"rootfs/usr/sbin/{name}", "../bin/busybox")
 
 
+def _libraries(program: str) -> list[str]:
+    """What a program loads, ld.so included; /lib and /lib64 are links in the image, too."""
+    printed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    paths = [word for word in printed.split() if word.startswith("/")]
+    return [os.path.join(os.path.realpath(os.path.dirname(p)), os.path.basename(p)) for p in paths]
+
+
 def _add_samples(tar: Tar, program: bytes) -> None:
-    tar.file(f"rootfs/{SETUID}", program, 0o755 | stat.S_ISUID)
+    with open(DASH, "rb") as file:
+        tar.file(f"rootfs/{SETUID}", file.read(), 0o755 | stat.S_ISUID)
+    for path in _libraries(DASH):
+        with open(path, "rb") as file:
+            tar.file(f"rootfs{path}", file.read(), 0o755)
     tar.file(f"rootfs/{CAPABLE}", program, 0o755, security__capability=capability(CAP_NET_RAW))
     tar.file(f"rootfs/{ACL_FILE}", b"acl\n", 0o640, system__posix_acl_access=SAMPLE_ACL)
     tar.directory(f"rootfs/{ACL_DIRECTORY}", 0o755, system__posix_acl_default=SAMPLE_ACL)

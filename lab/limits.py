@@ -33,7 +33,8 @@ def _read(name: str) -> int:
         return int(value.read())
 
 
-def _write(name: str, number: int) -> None:
+def write(name: str, number: int) -> None:
+    """Set the sysctl ``name``, with slashes."""
     with open(f"/proc/sys/{name}", "w", encoding="ascii") as value:
         value.write(str(number))
 
@@ -54,7 +55,7 @@ def raised(note: str = NOTE) -> Iterator[None]:
             now = _read(name)
             if now < number:
                 found.setdefault(name, now)
-                _write(name, number)
+                write(name, number)
         os.pwrite(descriptor, json.dumps(found).encode(), 0)
         fcntl.lockf(descriptor, fcntl.LOCK_UN)
         yield
@@ -82,5 +83,5 @@ def _put_back(descriptor: int, note: str) -> None:
         return
     for name, number in _note(descriptor).items():
         if _read(name) == WANTED[name]:
-            _write(name, number)
+            write(name, number)
     os.unlink(note)

@@ -74,7 +74,7 @@ class World:
             cleanup.callback(self._remove_cgroups)
             # /var/tmp: on disk everywhere, and short enough for a unix socket's 108 bytes
             self.directory = tempfile.mkdtemp(prefix="pycor-", dir="/var/tmp")
-            os.chmod(self.directory, 0o711)  # the ids of containers pass through
+            os.chmod(self.directory, 0o711)  # noqa: S103 - the ids of containers pass through
             cleanup.callback(remove_tree, self.directory)
             cleanup.callback(self._return)
             self._unshare()
@@ -85,10 +85,12 @@ class World:
         """Return to the host's namespaces; limits, cgroups and the directory are put right."""
         self._cleanup.close()
 
-    def run_outside(self, command: list[str]) -> None:
+    def run_outside(
+        self, command: list[str], *, check: bool = True
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run ``command`` with the host's network, which is the only way to a mirror."""
         network = f"/proc/{os.getpid()}/fd/{self._host_namespaces['net']}"
-        subprocess.run(["nsenter", f"--net={network}", *command], check=True)
+        return subprocess.run(["nsenter", f"--net={network}", *command], check=check)
 
     def _unshare(self) -> None:
         shared = next(mount for mount in mountinfo.read() if mount.target == "/").shared
