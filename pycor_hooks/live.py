@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import instance, overlay, record, registry, takedown
@@ -46,7 +47,7 @@ class Records:
 
     def __init__(self, daemons: list[str] | None = None) -> None:
         self._daemons = daemons
-        self._known: dict[str, tuple[tuple[int, ...], Record]] = {}
+        self._known: dict[str, tuple[tuple[int, int], Record]] = {}
 
     def scan(self) -> list[Record]:
         """Return the records as they are now; one that is being made or removed is left out."""
@@ -85,7 +86,7 @@ def refresh_records(records: Iterable[Record]) -> list[Failure]:
     """
     failures = []
     for found in records:
-        directory = found.directory
+        directory = _parent(found.daemon) + found.key
         try:
             overlay.refresh(f"{directory}/merged")
             os.utime(f"{directory}/state")
@@ -113,13 +114,16 @@ def orphans(records: Iterable[Record]) -> list[Record]:
     return [found for found in records if takedown.gone(found)]
 
 
-def _mark(directory: str) -> tuple[int, ...]:
-    """What changes when the state file is replaced, which is done by rename; a refresh does not.
+def _mark(directory: str) -> tuple[int, int]:
+    """What changes when a state file is replaced, which is done by rename; a refresh does not."""
+    status = os.stat(directory)
+    return status.st_ino, status.st_mtime_ns
 
-    The inode alone would not do: a file system may give the number of a removed file again.
-    """
-    holder = os.stat(directory)
-    return holder.st_ino, holder.st_mtime_ns, os.stat(f"{directory}/state").st_ino
+
+@lru_cache
+def _parent(daemon: str) -> str:
+    """The directory of a daemon's overlays, with its slash: escaping it each time is dear."""
+    return record.directory_of(daemon, "")
 
 
 def _replaced(old: Record) -> bool:

@@ -49,7 +49,7 @@ class Reconciler:
         self._wanted: dict[Base, Look] = {}
         self._working: dict[Base, asyncio.Task[int]] = {}
         self._pending: set[Base] = set()
-        self._told: dict[str, str] = {}
+        self._told: dict[Record, str] = {}
 
     def heard(self, daemon: Daemon, event: LifecycleEvent) -> None:
         """Take note of an event; it is acted on soon."""
@@ -80,6 +80,7 @@ class Reconciler:
             How many overlays are live.
         """
         records = await self._scan()
+        self._told = {record: self._told[record] for record in records if record in self._told}
         await self._take_down(records)
         bases = by_base(records)
         self._pending &= bases.keys()
@@ -91,10 +92,7 @@ class Reconciler:
 
     async def _scan(self) -> list[Record]:
         async with self._scanning:
-            records = await asyncio.to_thread(self._records.scan)
-        here = {record.directory for record in records}
-        self._told = {place: text for place, text in self._told.items() if place in here}
-        return records
+            return await asyncio.to_thread(self._records.scan)
 
     async def _read_inbox(self) -> None:
         while self._inbox:
@@ -165,15 +163,17 @@ class Reconciler:
     def _tell_detached(
         self, overlays: Sequence[Record], decision: Decision, identity: str | None
     ) -> None:
+        detached = set(decision.detached)
         for overlay in overlays:
-            if overlay not in decision.detached:
-                self._told.pop(overlay.directory, None)
+            base = overlay.base_name
+            if overlay not in detached:
+                self._told.pop(overlay, None)
             elif identity is None:
-                text = "its base %s is gone: it keeps the old tree, and will not start again"
-                self._tell_once(overlay, "gone", text % overlay.base_name)
+                self._tell(overlay, f"base {base} is gone; it keeps the old tree until it stops")
             else:
-                text = "its base %s was replaced or re-owned: restart it to see the base's tree"
-                self._tell_once(overlay, identity, text % overlay.base_name)
+                self._tell(
+                    overlay, f"base {base} was replaced or re-owned: restart it to see that"
+                )
 
     async def _take_down(self, records: Iterable[Record]) -> int:
         failures = 0
@@ -183,14 +183,13 @@ class Reconciler:
                     log.info("%s: its monitor is gone; overlay taken down", _name(record))
             except (OSError, PycorError) as error:
                 failures += 1
-                self._tell_once(record, str(error), f"overlay cannot be taken down: {error}")
+                self._tell(record, f"overlay cannot be taken down: {error}")
         return failures
 
-    def _tell_once(self, record: Record, mark: str, text: str) -> None:
+    def _tell(self, record: Record, text: str) -> None:
         """Log what is wrong with an overlay, unless that was the last thing said about it."""
-        mark = f"{record.monitor}.{record.monitor_start} {mark}"
-        if self._told.get(record.directory) != mark:
-            self._told[record.directory] = mark
+        if self._told.get(record) != text:
+            self._told[record] = text
             log.warning("%s: %s", _name(record), text)
 
 
