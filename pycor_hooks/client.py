@@ -8,13 +8,14 @@ Errors of pylxd and requests leave this module as ours.
 
 from __future__ import annotations
 
-import os
+import socket
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlsplit
 
 import pylxd
 import requests
+from pylxd.client import get_session_for_url
 from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
 from pycor_hooks.host_errors import DaemonRefused, NoProject, NotThere, Unreachable
@@ -34,8 +35,13 @@ class Connection:
     `config` the configuration of the project.
     """
 
-    def __init__(self, daemon: Daemon, project: str = "default") -> None:
-        """Connect.
+    def __init__(self, daemon: Daemon, project: str = "default", *, session: Any = None) -> None:
+        """Connect; closed by ``with``.
+
+        Args:
+            daemon: whose API.
+            project: by which it is seen.
+            session: that of a connection to the same daemon; None for a new one.
 
         Raises:
             Unreachable: nobody answers, or we may not connect.
@@ -43,14 +49,30 @@ class Connection:
         """
         self.daemon = daemon
         self.project = project
+        _knock(daemon)
         endpoint = "http+unix://" + quote(daemon.socket, safe="")
-        with self._answers("connect"):
-            self._client = pylxd.Client(endpoint=endpoint, project=project)
-        self.server: dict[str, Any] = self._client.host_info
-        found = self.find("projects", project)
+        self._session = session or get_session_for_url(endpoint)
+        try:
+            with self._answers("connect"):
+                self._client = pylxd.Client(endpoint, project=project, session=self._session)
+            self.server: dict[str, Any] = self._client.host_info
+            self.config = self._find_project()["config"]
+        except BaseException:
+            if not session:
+                self._session.close()
+            raise
+
+    def _find_project(self) -> dict[str, Any]:
+        found: dict[str, Any] | None = self.find("projects", self.project)
         if found is None:
-            raise NoProject(directory=daemon.directory, project=project)
-        self.config: dict[str, str] = found["config"]
+            raise NoProject(directory=self.daemon.directory, project=self.project)
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
 
     @property
     def command(self) -> str:
@@ -78,8 +100,10 @@ class Connection:
         return self.project if own else "default"
 
     def in_project(self, project: str) -> Connection:
-        """The same daemon as another project sees it."""
-        return self if project == self.project else Connection(self.daemon, project)
+        """The same daemon as another project sees it, open as long as this connection is."""
+        if project == self.project:
+            return self
+        return Connection(self.daemon, project, session=self._session)
 
     def get(self, *path: str, **params: str) -> Any:
         """GET /1.0/PATH.
@@ -155,15 +179,16 @@ class Connection:
             raise DaemonRefused(**self._said(verb, path, error)) from error
         except (ClientConnectionFailed, requests.RequestException) as error:
             raise Unreachable(
-                kind=self.daemon.kind, directory=self.daemon.directory, reason=_cause(error)
+                kind=self.daemon.kind, directory=self.daemon.directory, reason=error
             ) from error
 
 
-def _cause(error: BaseException) -> str:
-    """The errno below the layers of requests and urllib3, in words; else their own."""
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, OSError) and link.errno is not None:
-            return os.strerror(link.errno)
-        link = link.__cause__ or link.__context__
-    return str(error)
+def _knock(daemon: Daemon) -> None:
+    """Connect once by ourselves: pylxd buries the errno, and leaves its socket open."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knocking:
+        try:
+            knocking.connect(daemon.socket)
+        except OSError as error:
+            raise Unreachable(
+                kind=daemon.kind, directory=daemon.directory, reason=error.strerror or error
+            ) from error

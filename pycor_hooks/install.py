@@ -95,16 +95,15 @@ def install_in(daemon: Daemon, order: Order) -> Iterator[str]:
     if daemon.skipped:
         yield Note(f"{daemon.directory} skipped: {daemon.skipped}")
         return
+    name = profile.default_name(order.base)
+    wish = provision.Wish(name=name, base=order.base, prefix=order.prefix)
     try:
-        connection = Connection(daemon)
+        with Connection(daemon) as connection:
+            yield from provision.ensure(connection, wish, base_optional=True)
     except Unreachable as error:
         if order.directories:
             raise
         yield Note(f"skipped: {error}")
-        return
-    name = profile.default_name(order.base)
-    wish = provision.Wish(name=name, base=order.base, prefix=order.prefix)
-    yield from provision.ensure(connection, wish, base_optional=True)
 
 
 def install_unit(order: Order, *, restart: bool) -> Iterator[str]:

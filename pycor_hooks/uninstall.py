@@ -12,8 +12,8 @@ from pycor_hooks.bases import DELETE
 from pycor_hooks.client import Connection
 from pycor_hooks.host_errors import InUse
 from pycor_hooks.install import alone_in
-from pycor_hooks.instance import Instance
 from pycor_hooks.output import Note
+from pycor_hooks.plan import label
 from pycor_hooks.record import RUN
 
 if TYPE_CHECKING:
@@ -36,29 +36,26 @@ def uninstall(prefix: str, daemons: Sequence[Daemon]) -> Iterator[str]:
         InUse: containers use a profile of ours, or an overlay is live; nothing was removed.
         Unreachable: a daemon does not answer, so it cannot be told; nothing was removed.
     """
-    connections = [each for one in daemons if not one.skipped for each in _projects(one)]
-    check_unused(connections)
-    yield from systemd.remove()
-    protected: dict[str, None] = {}
-    for connection in connections:
-        yield from remove_images(connection)
-        for found in our_profiles(connection):
-            yield remove_profile(connection, found)
-            protected |= dict.fromkeys(still_protected(connection, found))
+    with contextlib.ExitStack() as stack:
+        served = [daemon for daemon in daemons if not daemon.skipped]
+        opened = [stack.enter_context(Connection(daemon)) for daemon in served]
+        connections = [each for connection in opened for each in projects_of(connection)]
+        check_unused(connections)
+        check_not_live()
+        yield from systemd.remove()
+        yield from remove_from(connections)
     yield from remove_hooks(prefix)
     remove_run()
-    yield from map(Note, protected)
 
 
-def _projects(daemon: Daemon) -> Iterator[Connection]:
-    """A connection for each project of a daemon."""
-    connection = Connection(daemon)
-    for project in connection.get("projects", recursion="1"):
-        yield connection.in_project(project["name"])
+def projects_of(connection: Connection) -> list[Connection]:
+    """The daemon as each of its projects sees it."""
+    found = connection.get("projects", recursion="1")
+    return [connection.in_project(project["name"]) for project in found]
 
 
 def check_unused(connections: Sequence[Connection]) -> None:
-    """Raise InUse, naming the containers, where profiles are used or overlays live."""
+    """Raise InUse, naming the containers, where a profile of ours is used."""
     users = {
         f"{user} ({connection.daemon.directory})": None
         for connection in connections
@@ -70,12 +67,27 @@ def check_unused(connections: Sequence[Connection]) -> None:
             users=f"{', '.join(users)} use a profile of pycor-hooks",
             remedy="delete these containers, or take the profile off them",
         )
-    live = [Instance(one.daemon, one.project, one.name).label for one in registry.records()]
+
+
+def check_not_live() -> None:
+    """Raise InUse, naming the containers, where an overlay is live."""
+    live = [label(one.project, one.name) for one in registry.records()]
     if live:
         raise InUse(
             users=f"the overlays of {', '.join(live)} are live",
             remedy="stop these containers; pycor-hooks watch --once removes what a dead one left",
         )
+
+
+def remove_from(connections: Sequence[Connection]) -> Iterator[str]:
+    """Remove the profiles and images of ours, and say which bases stay protected."""
+    protected: dict[str, None] = {}
+    for connection in connections:
+        yield from remove_images(connection)
+        for found in our_profiles(connection):
+            yield remove_profile(connection, found)
+            protected |= dict.fromkeys(still_protected(connection, found))
+    yield from map(Note, protected)
 
 
 def our_profiles(connection: Connection) -> list[dict[str, Any]]:

@@ -76,7 +76,8 @@ def _ensure(wish: provision.Wish, project: str, directories: tuple[str, ...]) ->
     served = False
     for daemon in options.found_daemons(directories):
         try:
-            done = tell(provision.ensure(Connection(daemon, project), wish))
+            with Connection(daemon, project) as connection:
+                done = tell(provision.ensure(connection, wish))
         except NoBase as error:
             missing = error
             continue
