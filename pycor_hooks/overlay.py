@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from pycor_hooks import kernel
 from pycor_hooks.errors import (
@@ -27,6 +28,8 @@ from pycor_hooks.kernellog import KernelLog, holder_of
 from pycor_hooks.mountinfo import escape_layer
 
 SOURCE = "pycor-hooks"
+_TRIES = 3
+_PAUSE = 0.05
 _OPTIONS = "index=off,metacopy=off,redirect_dir=nofollow,xino=off,userxattr"
 _HINTS = {
     errno.EINVAL: "the kernel refused an option or a layer; the kernel log (dmesg) says which",
@@ -111,9 +114,7 @@ def mount(layers: Layers, merged: str) -> None:
 
 def _mount(lowerdirs: list[str], volume: str, merged: str, layers: Layers) -> None:
     try:
-        with KernelLog() as log:
-            kernel.mount(SOURCE, merged, "overlay", 0, options(lowerdirs, volume))
-            in_use = log.upper_is_in_use()
+        alone = any(_mount_alone(lowerdirs, volume, merged) for _ in range(_TRIES))
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise NoSpace(path=layers.volume, error=error.strerror) from error
@@ -123,8 +124,7 @@ def _mount(lowerdirs: list[str], volume: str, merged: str, layers: Layers) -> No
             upperdir=f"{layers.volume}/upper",
             hint=_HINTS.get(error.errno or 0, "the kernel log (dmesg) may say more"),
         ) from error
-    if in_use:
-        kernel.umount(merged)
+    if not alone:
         raise StillHeld(
             path=f"{layers.volume}/upper",
             holder=holder_of(f"{volume}/upper"),
@@ -133,6 +133,21 @@ def _mount(lowerdirs: list[str], volume: str, merged: str, layers: Layers) -> No
     if os.statvfs(merged).f_flag & os.ST_RDONLY:
         kernel.umount(merged)
         raise LayerReadonly(path=merged, upperdir=f"{layers.volume}/upper")
+
+
+def _mount_alone(lowerdirs: list[str], volume: str, merged: str) -> bool:
+    """Mount, and undo it where the kernel complains that an upper has two overlays.
+
+    The log does not say whose upper; so one complaint may be about another's mount, made in the
+    same instant, and the caller tries again.
+    """
+    with KernelLog() as log:
+        kernel.mount(SOURCE, merged, "overlay", 0, options(lowerdirs, volume))
+        if not log.upper_is_in_use():
+            return True
+    kernel.umount(merged)
+    time.sleep(_PAUSE)
+    return False
 
 
 def _stage(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.liblxc import Container, make_base
 from pycor_hooks import kernel, mountinfo, record
-from tests.kernel.harness import Container, make_base
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

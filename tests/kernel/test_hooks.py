@@ -8,8 +8,8 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
+from lab.liblxc import Container, Monitor, make_base
 from pycor_hooks import kernel, mountinfo, overlay, record, takedown
-from tests.kernel.harness import Container, Monitor, make_base
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.liblxc import Container, make_base, own
 from pycor_hooks import mountinfo
-from tests.kernel.harness import Container, make_base, own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.liblxc import Container, make_base, make_volume
 from pycor_hooks import kernel
-from tests.kernel.harness import Container, make_base, make_volume
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ import pytest
 from tests.kernel.test_hooks import read, write
 
 if TYPE_CHECKING:
-    from tests.kernel.harness import Container
+    from lab.liblxc import Container
 
 
 @pytest.fixture

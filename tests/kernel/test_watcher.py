@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
+from lab.liblxc import REPOSITORY, Container, make_base
 from lab.wait import until
 from pycor_hooks import instance, kernel, live, overlay, record, registry, watcher
 from pycor_hooks.events import Change, LifecycleEvent
@@ -29,7 +30,6 @@ from pycor_hooks.live import Records
 from pycor_hooks.plan import Base
 from pycor_hooks.reconciler import Reconciler
 from pycor_hooks.sockets import Daemon
-from tests.kernel.harness import REPOSITORY, Container, make_base
 from tests.unit.fake_daemon import FakeDaemon
 
 if TYPE_CHECKING:
