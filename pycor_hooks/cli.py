@@ -21,6 +21,7 @@ from pycor_hooks.errors import PycorError, printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+PROGRAM = "pycor-hooks"
 # Name -> module below pycor_hooks.commands, in the order of --help.
 COMMANDS = {
     "install": "install",
@@ -62,7 +63,7 @@ class Commands(click.Group):
     def main(
         self,
         args: Sequence[str] | None = None,
-        prog_name: str | None = "pycor-hooks",
+        prog_name: str | None = PROGRAM,
         complete_var: str | None = None,
         standalone_mode: bool = True,  # noqa: ARG002, FBT001, FBT002 - click's signature
         **extra: Any,
@@ -74,10 +75,10 @@ class Commands(click.Group):
             error.show()
             sys.exit(error.exit_code)
         except click.ClickException as error:
-            click.echo(f"pycor-hooks: {one_line(error)}", err=True)
+            click.echo(f"{PROGRAM}: {one_line(error)}", err=True)
             sys.exit(error.status if isinstance(error, Failed) else error.exit_code)
         except click.Abort:
-            click.echo("pycor-hooks: interrupted", err=True)
+            click.echo(f"{PROGRAM}: interrupted", err=True)
             sys.exit(1)
         sys.exit(status if isinstance(status, int) else 0)
 
@@ -108,11 +109,12 @@ def one_line(error: click.ClickException) -> str:
 
 
 @click.group(
+    PROGRAM,
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 done, 1 failed or something is wrong, 2 used wrongly.",
 )
-@click.version_option(__version__, prog_name="pycor-hooks", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 @options.debug
 def main() -> None:
     """Containers of LXD and Incus that share one base through OverlayFS.

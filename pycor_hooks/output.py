@@ -87,7 +87,10 @@ def as_json(rows: Sequence[Mapping[str, object]], _keys: Sequence[str]) -> str:
 
 
 def as_csv(rows: Sequence[Mapping[str, object]], keys: Sequence[str]) -> str:
-    """CSV with a header (RFC 4180); a list is joined with colons, null is empty."""
+    """CSV with a header (RFC 4180).
+
+    A list is joined with colons, null is empty, and what a terminal would act on is escaped.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(keys)
@@ -107,7 +110,7 @@ def _csv_cell(value: object) -> str:
     if value is None:
         return ""
     text = ":".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text.encode("utf-8", "backslashreplace").decode()
+    return printable(text)
 
 
 def write_table(rows: Sequence[Mapping[str, object]], columns: Sequence[Column]) -> None:

@@ -7,14 +7,23 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from pycor_hooks import image, kernel, profile, provision, registry, systemd, takedown, tree
+from pycor_hooks import (
+    image,
+    kernel,
+    profile,
+    provision,
+    record,
+    registry,
+    systemd,
+    takedown,
+    tree,
+)
 from pycor_hooks.bases import DELETE
 from pycor_hooks.client import Connection
 from pycor_hooks.host_errors import InUse
 from pycor_hooks.install import alone_in
 from pycor_hooks.output import Note
 from pycor_hooks.plan import label
-from pycor_hooks.record import RUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -152,7 +161,8 @@ def remove_run() -> None:
     """Remove the mount and the directories below /run, as far as they are empty."""
     for directory in registry.directories():
         takedown.remove_directory(directory)
-    if os.path.isdir(RUN) and not os.listdir(RUN):
-        while kernel.is_mount_root(RUN):
-            kernel.umount(RUN)
-        os.rmdir(RUN)
+    run = record.RUN
+    if os.path.isdir(run) and not os.listdir(run):
+        while kernel.is_mount_root(run):
+            kernel.umount(run)
+        os.rmdir(run)

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The rows of `status`: records, mounts and bases, joined."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pycor_hooks import plan, record, status, usage
+from pycor_hooks.live import BaseState
+from pycor_hooks.mountinfo import Mount
+from pycor_hooks.record import Record
+from pycor_hooks.status import Seen
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LXD = "/var/lib/lxd"
+STOPPED = BaseState(running=False, identity="1:2:3:0")
+
+
+def recorded(**changes: Any) -> Record:
+    """The record of web1 on base, in LXD's default project."""
+    values: dict[str, Any] = {
+        "daemon": LXD,
+        "project": "default",
+        "name": "web1",
+        "base_project": "default",
+        "base_name": "base",
+        "lower_identity": "1:2:3:0",
+        "lowerdirs": ["/pool/base/rootfs"],
+        "upperdir": "/pool/web1/overlay/upper",
+        "workdir": "/pool/web1/overlay/work",
+        "rootfs": "/pool/web1/rootfs",
+        "monitor": 41,
+        "monitor_start": 1,
+        "init": 42,
+        "init_start": 2,
+        "started_at": 0.5,
+        "refreshed_at": 86400.9,
+    }
+    return Record(**values | changes)
+
+
+def mounted(path: str, source: str = "pycor-hooks", options: str = "rw") -> Mount:
+    """A line of the mount table."""
+    target = path.replace("\\", "\\134")
+    return Mount(f"86 52 0:78 / {target} rw shared:72 - overlay {source} {options}")
+
+
+def seen(
+    *records: Record, base: BaseState = STOPPED, mounts: bool = True, gone: bool = False
+) -> Seen:
+    """What a host with these records is like: all mounted or not, all gone or not."""
+    return Seen(
+        records=records,
+        mounts={one.merged: mounted(one.merged) for one in records if mounts},
+        bases=dict.fromkeys(plan.by_base(records), base),
+        gone=frozenset(one.directory for one in records if gone),
+    )
+
+
+def test_row() -> None:
+    """The fields are those that are promised, times in ISO 8601 and UTC."""
+    assert status.rows(seen(recorded())) == [
+        {
+            "daemon": "/var/lib/lxd",
+            "project": "default",
+            "name": "web1",
+            "base": "base",
+            "base_state": "stopped",
+            "state": "mounted",
+            "pid": 42,
+            "merged": "/run/pycor-hooks/var-lib-lxd/web1/merged",
+            "lowerdirs": ["/pool/base/rootfs"],
+            "upperdir": "/pool/web1/overlay/upper",
+            "upper_bytes": None,
+            "started_at": "1970-01-01T00:00:00Z",
+            "refreshed_at": "1970-01-02T00:00:00Z",
+        }
+    ]
+    assert tuple(status.rows(seen(recorded()))[0]) == status.KEYS
+
+
+@pytest.mark.parametrize(
+    ("host", "state", "base_state"),
+    [
+        ({}, "mounted", "stopped"),
+        ({"base": BaseState(running=True, identity="1:2:3:0")}, "mounted", "running"),
+        ({"base": BaseState(running=False, identity="1:9:3:0")}, "detached", "stopped"),
+        ({"base": BaseState(running=False, identity=None)}, "detached", "missing"),
+        ({"gone": True}, "orphaned", "stopped"),
+        ({"mounts": False}, "missing", "stopped"),
+        ({"mounts": False, "gone": True}, "missing", "stopped"),
+        ({"gone": True, "base": BaseState(running=False, identity=None)}, "orphaned", "missing"),
+    ],
+)
+def test_states(host: dict[str, Any], state: str, base_state: str) -> None:
+    """What is mounted, who lives and what the base is make the state."""
+    (row,) = status.rows(seen(recorded(), **host))
+    assert (row["state"], row["base_state"]) == (state, base_state)
+
+
+@pytest.mark.parametrize(
+    ("project", "base_project", "base"),
+    [
+        ("default", "default", "base"),
+        ("shop", "shop", "base"),
+        ("shop", "default", "default/base"),
+        ("default", "shop", "shop/base"),
+    ],
+)
+def test_base_in_another_project(project: str, base_project: str, base: str) -> None:
+    """A base is named with its project where that is not the container's."""
+    (row,) = status.rows(seen(recorded(project=project, base_project=base_project)))
+    assert row["base"] == base
+
+
+def test_not_started_yet() -> None:
+    """Between pre-start and start-host there is no init, so no pid."""
+    (row,) = status.rows(seen(recorded(init=0)))
+    assert row["pid"] is None
+
+
+def test_mount_without_record() -> None:
+    """A mount of ours that nothing is recorded of is orphaned, with what its path tells."""
+    path = f"{record.RUN}/srv-my\\x2dlxd/a_b_web1/merged"
+    options = "rw,lowerdir=/pool/base\\134:1:/empty,upperdir=/pool/upper"
+    mounts = status.our_mounts([mounted(path, options=options)])
+    (row,) = status.rows(Seen(records=[], mounts=mounts, bases={}, gone=frozenset()))
+    assert row == dict.fromkeys(status.KEYS) | {
+        "daemon": "/srv/my-lxd",
+        "project": "a_b",
+        "name": "web1",
+        "state": "orphaned",
+        "merged": path,
+        "lowerdirs": ["/pool/base:1", "/empty"],
+        "upperdir": "/pool/upper",
+    }
+
+
+def test_order() -> None:
+    """Rows are sorted by daemon, project and name."""
+    records = [
+        recorded(name="web2"),
+        recorded(project="a", name="web9"),
+        recorded(name="web1"),
+        recorded(daemon="/a", name="web3"),
+    ]
+    names = [row["name"] for row in status.rows(seen(*records))]
+    assert names == ["web3", "web9", "web1", "web2"]
+
+
+def test_foreign_mounts() -> None:
+    """Mounts of others, and ours of daemons that were not asked for, are no overlays of ours."""
+    table = [
+        mounted(f"{record.RUN}/var-lib-lxd/web1/merged"),
+        mounted(f"{record.RUN}/var-lib-incus/web1/merged"),
+        mounted(f"{record.RUN}/var-lib-lxd/web1/lower"),
+        mounted("/pool/web1/merged"),
+        mounted(f"{record.RUN}/var-lib-lxd/web2/merged", source="overlay"),
+    ]
+    assert list(status.our_mounts(table)) == [table[0].target, table[1].target]
+    assert list(status.our_mounts(table, [LXD])) == [table[0].target]
+
+
+def test_look_without_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a host where no container of ours was ever started there are no rows."""
+    monkeypatch.setattr(record, "RUN", str(tmp_path / "none"))
+    monkeypatch.setattr("pycor_hooks.registry.RUN", record.RUN)
+    assert status.rows(status.look()) == []
+
+
+def blocks(*paths: Path) -> int:
+    """The bytes that these take on disk."""
+    return sum(os.lstat(path).st_blocks for path in paths) * 512
+
+
+def test_size(tmp_path: Path) -> None:
+    """Files, directories and links count as what they take on disk, a file of two names once."""
+    upper = tmp_path / "upper"
+    below = upper / "etc" / "deep"
+    below.mkdir(parents=True)
+    (below / "file").write_bytes(b"x" * 70_000)
+    os.link(below / "file", upper / "again")
+    (upper / "link").symlink_to("file")
+    sparse = upper / "sparse"
+    sparse.touch()
+    os.truncate(sparse, 1 << 30)
+    everything = [upper, upper / "etc", below, below / "file", upper / "link", sparse]
+    assert usage.upper_bytes(str(upper)) == blocks(*everything)
+
+
+def test_size_follows_no_link(tmp_path: Path) -> None:
+    """A link that a container made into the host's tree leads nowhere."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "large").write_bytes(b"x" * 1_000_000)
+    upper = tmp_path / "upper"
+    upper.mkdir()
+    (upper / "etc").symlink_to(outside)
+    assert usage.upper_bytes(str(upper)) == blocks(upper, upper / "etc")
+    (tmp_path / "linked").symlink_to(upper)
+    with pytest.raises(NotADirectoryError):
+        usage.upper_bytes(str(tmp_path / "linked"))
+
+
+def test_size_of_a_pit(tmp_path: Path) -> None:
+    """A tree made to exhaust whoever walks it is given up, and every descriptor closed."""
+    before = len(os.listdir("/proc/self/fd"))
+    directory = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(usage.MAX_DEPTH + 10):
+        os.mkdir("d", dir_fd=directory)
+        below = os.open("d", os.O_RDONLY, dir_fd=directory)
+        os.close(directory)
+        directory = below
+    os.close(directory)
+    with pytest.raises(OSError, match="directories deep") as caught:
+        usage.upper_bytes(str(tmp_path))
+    assert caught.value.errno == errno.ELOOP
+    assert len(os.listdir("/proc/self/fd")) == before
