@@ -96,7 +96,8 @@ def describe(error: Exception) -> str:
     if isinstance(error, PycorError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        return f"{text}; run it as root" if isinstance(error, PermissionError) else text
     return f"unforeseen {type(error).__name__}: {error}; --debug shows where: please report it"
 
 

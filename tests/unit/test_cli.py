@@ -115,6 +115,7 @@ class Trouble(PycorError):
     [
         (Trouble(path="/x"), r"/x is \x1b[31m in the way: move it"),
         (FileNotFoundError(2, "No such file or directory", "/x"), "No such file or directory: /x"),
+        (PermissionError(13, "Permission denied", "/x"), "Permission denied: /x; run it as root"),
         (OSError(28, "No space left on device"), "No space left on device"),
         (RuntimeError("odd\nthing"), "unforeseen RuntimeError: odd thing; --debug shows where"),
     ],
@@ -173,6 +174,8 @@ def test_quick_start(command: str, unwanted: set[str], tmp_path: Path) -> None:
     script = (
         "import atexit, sys\n"
         "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        "from pycor_hooks import record, registry\n"
+        "record.RUN = registry.RUN = '/nonexistent'\n"
         "from pycor_hooks.cli import main\n"
         "main()\n"
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -140,8 +140,12 @@ def test_an_interrupted_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     before = os.readlink(home / "hooks")
     newer(monkeypatch, "8.0.0")
     build = tree.build
+
+    def fail(*args: Any) -> None:
+        build(*args, python="/bin/false")
+
     with monkeypatch.context() as patch:
-        patch.setattr(tree, "build", lambda *args: build(*args, "/bin/false"))
+        patch.setattr(tree, "build", fail)
         with pytest.raises(subprocess.CalledProcessError):
             install_hooks(home)
     assert os.readlink(home / "hooks") == before
