@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from pycor_hooks import instance, overlay, record, registry, takedown
 from pycor_hooks.errors import BadState, PycorError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pycor_hooks.record import Record
 
 LOCK_TIMEOUT = 0.5
+_Mark: TypeAlias = tuple[int, int]  # inode, and time of the last change in ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,12 @@ class Records:
 
     def __init__(self, daemons: list[str] | None = None) -> None:
         self._daemons = daemons
-        self._known: dict[str, tuple[tuple[int, int], Record]] = {}
+        self._known: dict[str, tuple[_Mark, Record]] = {}
+        self._parents: dict[str, _Mark] = {}
 
     def scan(self) -> list[Record]:
         """Return the records as they are now; one that is being made or removed is left out."""
+        self._parents = _parents()
         known = {}
         for directory in registry.directories(self._daemons):
             try:
@@ -62,7 +65,18 @@ class Records:
             except (FileNotFoundError, NotADirectoryError, BadState):
                 continue
         self._known = known
-        return [found for _, found in known.values()]
+        return self._records()
+
+    def glance(self) -> list[Record]:
+        """Return the records of the overlays that there are now, for the price of a few stats.
+
+        One that was replaced in its place, when a killed start is repaired, may be the old one
+        until the next scan.
+        """
+        return self._records() if _parents() == self._parents else self.scan()
+
+    def _records(self) -> list[Record]:
+        return [found for _, found in self._known.values()]
 
 
 def base_state(base: Base) -> BaseState:
@@ -114,8 +128,22 @@ def orphans(records: Iterable[Record]) -> list[Record]:
     return [found for found in records if takedown.gone(found)]
 
 
-def _mark(directory: str) -> tuple[int, int]:
-    """What changes when a state file is replaced, which is done by rename; a refresh does not."""
+def _parents() -> dict[str, _Mark]:
+    """What changes when an overlay's directory is made or removed."""
+    marks = {}
+    try:
+        for path in (record.RUN, *(f"{record.RUN}/{name}" for name in os.listdir(record.RUN))):
+            marks[path] = _mark(path)
+    except FileNotFoundError:
+        return {}
+    return marks
+
+
+def _mark(directory: str) -> _Mark:
+    """What changes when something in a directory is made, removed or replaced.
+
+    A state file is replaced, by rename; a refresh leaves its directory alone.
+    """
     status = os.stat(directory)
     return status.st_ino, status.st_mtime_ns
 

@@ -17,7 +17,7 @@ from pycor_hooks.errors import PycorError
 from pycor_hooks.plan import Look, by_base, decide, label, profiles_naming, react
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from pycor_hooks.events import LifecycleEvent
     from pycor_hooks.plan import Base, Decision
@@ -66,7 +66,9 @@ class Reconciler:
         Returns:
             How many overlays could not be refreshed or taken down.
         """
-        records = [r for r in await self._scan() if daemon in {None, r.daemon}]
+        records = [
+            r for r in await self._look_up(self._records.scan) if daemon in {None, r.daemon}
+        ]
         failures = await self._take_down(records)
         looks = [self._look(Look(base)) for base in by_base(records)]
         return failures + sum([await look for look in looks])
@@ -79,7 +81,7 @@ class Reconciler:
         Returns:
             How many overlays are live.
         """
-        records = await self._scan()
+        records = await self._look_up(self._records.scan)
         self._told = {record: self._told[record] for record in records if record in self._told}
         await self._take_down(records)
         bases = by_base(records)
@@ -90,14 +92,14 @@ class Reconciler:
         self._pending |= running
         return len(records)
 
-    async def _scan(self) -> list[Record]:
+    async def _look_up(self, how: Callable[[], list[Record]]) -> list[Record]:
         async with self._scanning:
-            return await asyncio.to_thread(self._records.scan)
+            return await asyncio.to_thread(how)
 
     async def _read_inbox(self) -> None:
         while self._inbox:
             events, self._inbox = self._inbox, []
-            bases = by_base(await self._scan())
+            bases = by_base(await self._look_up(self._records.glance))
             for daemon, event in events:
                 for look in react(event, daemon.directory, bases):
                     self._look(look)
@@ -123,7 +125,7 @@ class Reconciler:
             while state.running and time.monotonic() < deadline:
                 await asyncio.sleep(RECHECK)
                 state = await asyncio.to_thread(live.base_state, base)
-            overlays = by_base(await self._scan()).get(base, [])
+            overlays = by_base(await self._look_up(self._records.glance)).get(base, [])
             decision = decide(overlays, running=state.running, identity=state.identity)
             self._tell_detached(overlays, decision, state.identity)
             failures += await self._refresh(look, decision)

@@ -472,6 +472,23 @@ def test_records_are_read_once(two: list[Container], monkeypatch: pytest.MonkeyP
     assert reads[0] == two[0].directory
 
 
+def test_glance(two: list[Container], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A glance sees who started and who stopped, and costs nothing where nobody did."""
+    records = Records()
+    assert [found.name for found in records.scan()] == ["web1", "web2"]
+    two[1].stop()
+    assert [found.name for found in records.glance()] == ["web1"]
+    two[1].start()
+    assert [found.name for found in records.glance()] == ["web1", "web2"]
+    monkeypatch.delattr(registry, "directories")
+    assert [found.name for found in records.glance()] == ["web1", "web2"]
+
+
+def test_glance_at_nothing() -> None:
+    """Before the first overlay of this boot there is nothing to see."""
+    assert Records().glance() == []
+
+
 def test_records_of_other_daemons(two: list[Container]) -> None:
     """With daemons named, what belongs to others is left alone."""
     assert Records(["/elsewhere"]).scan() == []
