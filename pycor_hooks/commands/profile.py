@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from pycor_hooks import prefix as prefixes
-from pycor_hooks import profile, provision
+from pycor_hooks import profile, provision, tree
 from pycor_hooks.client import Connection
 from pycor_hooks.commands import options
 from pycor_hooks.host_errors import NoBase
-from pycor_hooks.output import tell
+from pycor_hooks.output import Note, tell
 
 
 @click.command("profile")
@@ -59,7 +61,7 @@ def profile_command(  # noqa: PLR0913 - an argument per option
       pycor-hooks profile
       pycor-hooks profile --base debian --name web
       pycor-hooks profile --base default/debian --project staging
-      pycor-hooks profile --base debian --print | lxc profile edit overlay-debian
+      pycor-hooks profile --base debian --print > overlay-debian.yaml
     """  # noqa: D301 - click wants the character
     profile.check_base(base)
     name = profile.check_name(name or profile.default_name(base))
@@ -68,6 +70,8 @@ def profile_command(  # noqa: PLR0913 - an argument per option
         return
     wish = provision.Wish(name=name, base=base, prefix=prefixes.check(prefix))
     _ensure(wish, project, directories)
+    if not os.path.exists(os.path.join(wish.prefix, tree.LINK)):
+        tell([Note(f"no hooks at {wish.prefix}: run pycor-hooks install, or give --prefix")])
 
 
 def _ensure(wish: provision.Wish, project: str, directories: tuple[str, ...]) -> None:

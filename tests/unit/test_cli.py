@@ -370,11 +370,13 @@ def test_profile(tmp_path: Path) -> None:
     lxd, incus = FakeApi(str(tmp_path / "l")), FakeApi(str(tmp_path / "incus"), "incus")
     with lxd, incus:
         lxd.default.instances["web"] = instance()
-        words = ["profile", "--base", "web", "--daemon", str(tmp_path / "l")]
+        words = ["profile", "--base", "web", "--prefix", "/nonexistent"]
+        words += ["--daemon", str(tmp_path / "l")]
         result = call(*words, "--daemon", str(tmp_path / "incus"))
         assert result.exit_code == 0
         assert "overlay-web" in lxd.default.profiles
         assert list(incus.default.profiles) == ["default"]
+        assert "no hooks at /nonexistent: run pycor-hooks install" in result.stderr
         assert call(*words).stdout.endswith("profile and image overlay-web are unchanged\n")
         result = call("profile", "--base", "nope", "--daemon", str(tmp_path / "l"))
         assert result.exit_code == 1
