@@ -57,8 +57,8 @@ async def profiles(daemon: Daemon) -> list[tuple[str, dict[str, Any]]]:
     found = []
     for project in await get(daemon, "/1.0/projects?recursion=1"):
         name = project["name"]
-        listed = await get(daemon, f"/1.0/profiles?recursion=1&project={quote(name)}")
         # A project without profiles of its own (features.profiles=false) shows the default one's.
         if name == "default" or project["config"].get("features.profiles") == "true":
+            listed = await get(daemon, f"/1.0/profiles?recursion=1&project={quote(name)}")
             found += [(name, profile) for profile in listed]
     return found

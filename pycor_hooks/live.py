@@ -7,6 +7,7 @@ the watcher calls it in a thread.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -80,7 +81,11 @@ class Records:
 
 
 def base_state(base: Base) -> BaseState:
-    """Look at a base; neither its daemon nor its pool is asked."""
+    """Look at a base; its daemon is not asked.
+
+    Raises:
+        OSError: its pool does not answer as it should.
+    """
     what = instance.Instance(*base)
     running = what.running()
     try:
@@ -119,8 +124,13 @@ def refresh_while_stopped(base: Base, records: Sequence[Record]) -> list[Failure
 
 
 def running(bases: Iterable[Base]) -> set[Base]:
-    """Return those of the bases that run."""
-    return {base for base in bases if instance.Instance(*base).running()}
+    """Return those of the bases that run, as far as that can be told."""
+    found = set()
+    for base in bases:
+        with contextlib.suppress(OSError):
+            if instance.Instance(*base).running():
+                found.add(base)
+    return found
 
 
 def orphans(records: Iterable[Record]) -> list[Record]:

@@ -68,8 +68,10 @@ def log_to_stderr(*, debug: bool = False, environ: Mapping[str, str] = os.enviro
     `environ`: JOURNAL_STREAM is set by systemd, see systemd.exec(5).
     """
     handler = logging.StreamHandler(sys.stderr)
-    formatter = _JournalFormatter if environ.get("JOURNAL_STREAM") else logging.Formatter
-    handler.setFormatter(formatter("%(message)s"))
+    if environ.get("JOURNAL_STREAM"):
+        handler.setFormatter(_JournalFormatter("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
     for chatty in ("asyncio", "websockets"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

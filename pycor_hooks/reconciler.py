@@ -119,18 +119,24 @@ class Reconciler:
     async def _settle(self, base: Base) -> int:
         failures = 0
         while base in self._wanted:
-            look = self._wanted.pop(base)
-            state = await asyncio.to_thread(live.base_state, base)
-            deadline = time.monotonic() + look.patience
-            while state.running and time.monotonic() < deadline:
-                await asyncio.sleep(RECHECK)
-                state = await asyncio.to_thread(live.base_state, base)
-            overlays = by_base(await self._look_up(self._records.glance)).get(base, [])
-            decision = decide(overlays, running=state.running, identity=state.identity)
-            self._tell_detached(overlays, decision, state.identity)
-            failures += await self._refresh(look, decision)
+            try:
+                failures += await self._act(self._wanted.pop(base))
+            except OSError as error:
+                failures += 1
+                log.error("%s: cannot be looked at: %s", base, error)  # noqa: TRY400 - no bug
         del self._working[base]
         return failures
+
+    async def _act(self, look: Look) -> int:
+        state = await asyncio.to_thread(live.base_state, look.base)
+        deadline = time.monotonic() + look.patience
+        while state.running and time.monotonic() < deadline:
+            await asyncio.sleep(RECHECK)
+            state = await asyncio.to_thread(live.base_state, look.base)
+        overlays = by_base(await self._look_up(self._records.glance)).get(look.base, [])
+        decision = decide(overlays, running=state.running, identity=state.identity)
+        self._tell_detached(overlays, decision, state.identity)
+        return await self._refresh(look, decision)
 
     async def _refresh(self, look: Look, decision: Decision) -> int:
         """Refresh in slices; a base that starts meanwhile leaves the rest pending."""
@@ -203,7 +209,7 @@ async def _name_profiles(daemon: Daemon, look: Look) -> None:
     """Log which profiles still name a base whose name is gone."""
     try:
         named = profiles_naming(look.base, await api.profiles(daemon))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         log.warning("%s: %s; cannot tell which profiles name it: %s", look.base, look.why, error)
         return
     which = ", ".join(named) or "none"

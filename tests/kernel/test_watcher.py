@@ -247,6 +247,24 @@ def test_overlay_of_a_new_start_is_no_failure(two: list[Container]) -> None:
     assert len(live.refresh_records([record_of(two[0])])) == 1
 
 
+def test_base_that_cannot_be_looked_at(
+    two: list[Container], base: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A base whose pool is broken is named in the log, and the watcher goes on."""
+
+    async def scenario(reconciler: Reconciler) -> list[int]:
+        link = f"{two[0].daemon}/containers/base"
+        os.unlink(link)
+        os.symlink(link, link)
+        failures = [await reconciler.reconcile()]
+        os.unlink(link)
+        os.symlink(os.path.dirname(base), link)
+        return [*failures, await reconciler.reconcile()]
+
+    assert reconciling(scenario) == [1, 0]
+    assert "base: cannot be looked at: " in caplog.text
+
+
 def test_two_watchers_do_no_harm(two: list[Container], base: str) -> None:
     """Two reconcilers at once refresh twice, and take an orphan down once."""
     orphan(two[1])
@@ -387,7 +405,7 @@ def test_profiles_that_still_say_the_old_name(
     """After the base was renamed or deleted, the log names the profiles that still name it."""
     where = Daemon("lxd", two[0].daemon)
     with UnixStreamServer(where.socket, Api) as api:
-        threading.Thread(target=api.serve_forever, daemon=True).start()
+        threading.Thread(target=api.serve_forever, args=(0.01,), daemon=True).start()
 
         async def scenario(reconciler: Reconciler) -> None:
             reconciler.heard(where, event)

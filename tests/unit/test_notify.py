@@ -66,7 +66,7 @@ def test_watchdog_interval(environ: dict[str, str], seconds: float | None) -> No
 @pytest.mark.parametrize(
     ("environ", "shown"),
     [
-        ({}, "web1: two\nlines\n"),
+        ({}, " WARNING web1: two\nlines\n"),
         ({"JOURNAL_STREAM": "8:1"}, "<4>web1: two\n<4>lines\n"),
     ],
 )
@@ -82,4 +82,6 @@ def test_log(environ: dict[str, str], shown: str, capsys: pytest.CaptureFixture[
     finally:
         root.handlers[:] = before
         root.setLevel(level)
-    assert capsys.readouterr().err == shown
+    said = capsys.readouterr().err
+    assert said.endswith(shown)
+    assert "hidden" not in said
