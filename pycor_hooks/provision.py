@@ -47,7 +47,8 @@ def ensure(connection: Connection, wish: Wish, *, base_optional: bool = False) -
     owner = f"{connection.holder('features.profiles')}/{wish.name}"
     alias = check_alias(connection, wish.name, owner)
     yield from ensure_profile(connection, wish, existing)
-    yield from ensure_image(connection, wish.name, alias, _image_of(base, owner))
+    if base.exists or alias is None:
+        yield from ensure_image(connection, wish.name, alias, _image_of(base, owner))
     if base.exists:
         yield from protect(base)
     else:

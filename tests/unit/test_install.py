@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -141,8 +141,8 @@ def test_an_interrupted_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     newer(monkeypatch, "8.0.0")
     build = tree.build
 
-    def fail(*args: Any) -> None:
-        build(*args, python="/bin/false")
+    def fail(prefix: str, name: str, files: dict[str, bytes]) -> None:
+        build(prefix, name, files, python="/bin/false")
 
     with monkeypatch.context() as patch:
         patch.setattr(tree, "build", fail)

@@ -122,6 +122,17 @@ def test_base_may_come_later(api: FakeApi) -> None:
     assert "/etc/machine-id" in metadata["templates"]
 
 
+def test_base_is_away(api: FakeApi) -> None:
+    """Where the base is gone for a while, `install` leaves the image that knows its templates."""
+    ensure(api)
+    before = image_of(api.default)
+    del api.default.instances["base"]
+    wish = provision.Wish("overlay", "base", PREFIX)
+    with Connection(api.daemon) as connection:
+        assert len(list(provision.ensure(connection, wish, base_optional=True))) == 1
+    assert image_of(api.default) == before
+
+
 def test_base_in_another_project(api: FakeApi) -> None:
     """PROJECT/NAME is looked up in that project, and protected there."""
     api.projects["shop"] = Project()
