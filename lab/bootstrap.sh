@@ -77,6 +77,12 @@ keep_quiet() {
     fi
 }
 
+quiet_new_packages() {
+    new=$(all_installed | comm -13 "$scratch/before" -)
+    # shellcheck disable=SC2086
+    [ -z "$new" ] || keep_quiet $new
+}
+
 # ---- bookworm-backports, for one command
 
 # The machine's own mirror of bookworm and how it is trusted, as a deb822 entry for backports.
@@ -127,8 +133,9 @@ prepare_backports() {
 finish() { # on every way out, Ctrl-C included
     status=$?
     trap - EXIT HUP INT TERM
-    [ "$(id -u)" -ne 0 ] || guard_down
-    [ -z "$scratch" ] || rm -rf "$scratch"
+    quiet_new_packages
+    guard_down
+    rm -rf "$scratch"
     exit "$status"
 }
 
@@ -138,11 +145,11 @@ packages() {
     [ "$(id -u)" -eq 0 ] || die "Debian packages are missing and only root can install them: run as root, or install sudo"
     grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release ||
         die "this installs packages on Debian 12 only; elsewhere install: $wanted $wanted_backports"
+    scratch=$(mktemp -d)
+    all_installed >"$scratch/before"
     trap finish EXIT
     trap 'exit 130' INT
     trap 'exit 143' HUP TERM
-    scratch=$(mktemp -d)
-    all_installed >"$scratch/before"
     # incus-base wants systemd-sysusers: where systemd is not in use, the small one will do
     installed systemd || wanted="$wanted systemd-standalone-sysusers"
     guard_up
@@ -155,10 +162,6 @@ packages() {
         apt_with_backports update
         apt_with_backports install -t bookworm-backports $wanted_backports
     fi
-    all_installed >"$scratch/after"
-    new=$(comm -13 "$scratch/before" "$scratch/after")
-    # shellcheck disable=SC2086
-    [ -z "$new" ] || keep_quiet $new
 }
 
 venv() {

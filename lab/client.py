@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
+import socket
 import subprocess
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -27,6 +30,19 @@ class ClientError(Exception):
     def __str__(self) -> str:
         done = self.done
         return f"{' '.join(done.args)}: exit status {done.returncode}\n{done.stderr}{done.stdout}"
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 class Client:
@@ -55,16 +71,8 @@ class Client:
             ClientError: it failed, and ``check`` is set.
             subprocess.TimeoutExpired: it took too long.
         """
-        done = self._run(["--project", self.project, *words], text=text, timeout_s=timeout_s)
-        if check and done.returncode:
-            raise ClientError(done)
-        return done
-
-    def _run(
-        self, words: list[str], *, text: str = "", timeout_s: float = 120
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.program, "--quiet", *words],
+        done = subprocess.run(
+            [self.program, "--quiet", "--project", self.project, *words],
             env=self.env,
             input=text,
             timeout=timeout_s,
@@ -72,15 +80,26 @@ class Client:
             capture_output=True,
             text=True,
         )
+        if check and done.returncode:
+            raise ClientError(done)
+        return done
 
     def query(self, path: str, **parameters: str) -> Any:
-        """GET a path of the daemon's API, in this client's project unless told otherwise."""
+        """GET a path of the daemon's API, in this client's project unless told otherwise.
+
+        Not by the client's own ``query``, which takes 50 times as long: cases ask often.
+
+        Raises:
+            ValueError: the daemon's answer is an error.
+        """
         parameters = {"project": self.project, **parameters}
-        # the command knows no --project
-        done = self._run(["query", f"{path}?{urlencode(parameters)}"])
-        if done.returncode:
-            raise ClientError(done)
-        return json.loads(done.stdout)
+        connection = _Connection(os.path.join(self.directory, "unix.socket"))
+        with contextlib.closing(connection):
+            connection.request("GET", f"{path}?{urlencode(parameters)}")
+            answer = json.loads(connection.getresponse().read())
+        if answer["type"] == "error":
+            raise ValueError(f"GET {path}: {answer['error']}")
+        return answer["metadata"]
 
     def in_project(self, project: str) -> Client:
         """The same daemon's client, for another project."""

@@ -159,6 +159,7 @@ class Daemon:
         self._runs.clear()
         self._unmount()
         subprocess.run(["ip", "link", "delete", self._bridge], capture_output=True, check=False)
+        worlds.remove_tree(self.records)
         worlds.remove_tree(self.directory)
 
     def _unmount(self) -> None:

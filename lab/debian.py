@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import tarfile
+import tempfile
 from typing import TYPE_CHECKING
 
 from lab import images
@@ -51,15 +52,11 @@ def image(world: World | None = None) -> str:
     path = os.path.join(CACHE, f"debian-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.tar")
     if not os.path.exists(path):
         os.makedirs(CACHE, exist_ok=True)
-        rootfs, unfinished = f"{path}.rootfs.tar", f"{path}.unfinished"
-        try:
-            _bootstrap(rootfs, world)
+        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+            rootfs, unfinished = os.path.join(scratch, "rootfs"), os.path.join(scratch, "image")
+            _bootstrap(rootfs, scratch, world)
             _wrap(rootfs, unfinished)
             os.rename(unfinished, path)
-        finally:
-            for leftover in (rootfs, unfinished):
-                if os.path.exists(leftover):
-                    os.unlink(leftover)
     return path
 
 
@@ -79,9 +76,11 @@ def mirror() -> str:
     raise OSError(f"apt knows no mirror of {SUITE}: add it to the apt sources, run apt-get update")
 
 
-def _bootstrap(path: str, world: World | None) -> None:
+def _bootstrap(path: str, scratch: str, world: World | None) -> None:
     command = [
-        "mmdebstrap",
+        # in namespaces, so that one that is interrupted takes its children and mounts along
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
+        *("env", f"TMPDIR={scratch}", "mmdebstrap"),
         "--quiet",
         "--variant=minbase",
         "--skip=cleanup/reproducible",  # keeps our machine-id

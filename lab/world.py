@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import glob
 import os
 import shutil
@@ -24,10 +25,13 @@ from typing import TYPE_CHECKING, Self
 from lab import limits
 from lab.supervisor import Supervised
 from lab.wait import until
-from pycor_hooks import kernel, mountinfo
+from pycor_hooks import kernel, mountinfo, record
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+PARENT = "/var/tmp"  # noqa: S108 - on disk, and short enough for a unix socket's 108 bytes
+PREFIX = "pycor-lab-"
 
 _CLONE_NEWNS = 0x20000
 _CLONE_NEWNET = 0x40000000
@@ -72,10 +76,10 @@ class World:
                 cleanup.callback(os.close, descriptor)
             self._before = cgroups()
             cleanup.callback(self._remove_cgroups)
-            # /var/tmp: on disk everywhere, and short enough for a unix socket's 108 bytes
-            self.directory = tempfile.mkdtemp(prefix="pycor-", dir="/var/tmp")
-            os.chmod(self.directory, 0o711)  # noqa: S103 - the ids of containers pass through
-            cleanup.callback(remove_tree, self.directory)
+            remove_abandoned()
+            self.directory = self._make_directory(cleanup)
+            if not os.path.exists(record.RUN):
+                cleanup.callback(_remove_if_empty, record.RUN)
             cleanup.callback(self._return)
             self._unshare()
             self._start_lxcfs(cleanup)
@@ -91,6 +95,18 @@ class World:
         """Run ``command`` with the host's network, which is the only way to a mirror."""
         network = f"/proc/{os.getpid()}/fd/{self._host_namespaces['net']}"
         return subprocess.run(["nsenter", f"--net={network}", *command], check=check)
+
+    def _make_directory(self, cleanup: contextlib.ExitStack) -> str:
+        """Make our directory, locked for as long as we live: see :func:`remove_abandoned`."""
+        unready = tempfile.mkdtemp(prefix="unready-", dir=PARENT)
+        os.chmod(unready, 0o711)  # noqa: S103 - the ids of containers pass through
+        descriptor = os.open(unready, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        cleanup.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        directory = os.path.join(PARENT, os.path.basename(unready).replace("unready-", PREFIX))
+        os.rename(unready, directory)
+        cleanup.callback(remove_tree, directory)
+        return directory
 
     def _unshare(self) -> None:
         shared = next(mount for mount in mountinfo.read() if mount.target == "/").shared
@@ -147,12 +163,31 @@ def cgroups() -> set[str]:
     return set(glob.glob("/sys/fs/cgroup/lxc.*") + glob.glob("/sys/fs/cgroup/*/lxc.*"))
 
 
+def remove_abandoned() -> None:
+    """Delete what labs that were killed have left on disk: nobody holds its lock any more."""
+    for directory in glob.glob(os.path.join(PARENT, PREFIX + "*")):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            records = os.path.join(record.RUN, glob.escape(record.escape(directory)))
+            for path in (*glob.glob(records + "-*"), directory):
+                remove_tree(path)
+        os.close(descriptor)
+
+
+def _remove_if_empty(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+
+
 def remove_tree(path: str) -> None:
-    """Delete a tree of ours; a mount in it is an error, never something to descend into.
+    """Delete a tree of ours, if it exists; a mount in it is an error, and is not descended into.
 
     Raises:
         OSError: something is still mounted below ``path``.
     """
+    if not os.path.exists(path):
+        return
     inside = [mount.target for mount in mountinfo.read() if mount.target.startswith(path + "/")]
     if inside:
         raise OSError(f"{path}: still mounted: {', '.join(inside)}")
