@@ -53,7 +53,7 @@ def test_may_mount_and_little_else() -> None:
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze here")
 def test_verified_by_systemd(tmp_path: Path) -> None:
-    """systemd has nothing to complain about once the command's path is filled in."""
+    """Nothing is left for systemd to complain about once the command's path is filled in."""
     with open(UNIT) as file:
         text = file.read()
     assert text.count("@PYCOR_HOOKS@ watch") == 1
