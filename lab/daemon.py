@@ -8,6 +8,7 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from lab import cgroups
 from lab import world as worlds
 from lab.client import Client
 from lab.supervisor import Supervised
@@ -154,9 +155,11 @@ class Daemon:
         Raises:
             OSError: something is left that this could not remove; it is named.
         """
+        names = cgroups.names_of(self.processes())
         for run in reversed(self._runs):
             run.end()
         self._runs.clear()
+        cgroups.remove(names)
         self._unmount()
         subprocess.run(["ip", "link", "delete", self._bridge], capture_output=True, check=False)
         worlds.remove_tree(self.records)

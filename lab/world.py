@@ -22,7 +22,7 @@ import subprocess
 import tempfile
 from typing import TYPE_CHECKING, Self
 
-from lab import limits
+from lab import cgroups, limits
 from lab.supervisor import Supervised
 from lab.wait import until
 from pycor_hooks import kernel, mountinfo, record
@@ -74,8 +74,7 @@ class World:
             }
             for descriptor in self._host_namespaces.values():
                 cleanup.callback(os.close, descriptor)
-            self._before = cgroups()
-            cleanup.callback(self._remove_cgroups)
+            cleanup.callback(cgroups.remove_forgotten, cgroups.all_of_liblxc())
             remove_abandoned()
             self.directory = self._make_directory(cleanup)
             if not os.path.exists(record.RUN):
@@ -149,18 +148,6 @@ class World:
         )
         cleanup.callback(lxcfs.end)
         until(lambda: kernel.is_mount_root("/var/lib/lxcfs"), what="lxcfs serves")
-
-    def _remove_cgroups(self) -> None:
-        """Remove what killed monitors left; rmdir(2) refuses where a process still lives."""
-        for top in cgroups() - self._before:
-            for directory, _, _ in os.walk(top, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(directory)
-
-
-def cgroups() -> set[str]:
-    """The cgroups that liblxc made, in whatever hierarchies there are."""
-    return set(glob.glob("/sys/fs/cgroup/lxc.*") + glob.glob("/sys/fs/cgroup/*/lxc.*"))
 
 
 def remove_abandoned() -> None:
