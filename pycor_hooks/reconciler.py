@@ -187,7 +187,7 @@ class Reconciler:
         failures = 0
         for record in await asyncio.to_thread(live.orphans, records):
             try:
-                if await asyncio.to_thread(takedown.orphan, record):
+                if await asyncio.to_thread(takedown.orphan, record, timeout=live.LOCK_TIMEOUT):
                     log.info("%s: its monitor is gone; overlay taken down", _name(record))
             except (OSError, PycorError) as error:
                 failures += 1

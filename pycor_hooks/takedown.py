@@ -18,7 +18,7 @@ from pycor_hooks import instance, kernel, mountinfo
 from pycor_hooks.errors import BadState, NotOurs, StillHeld
 from pycor_hooks.overlay import SOURCE, unstage
 from pycor_hooks.record import Record, read
-from pycor_hooks.registry import Lock
+from pycor_hooks.registry import LOCK_TIMEOUT, Lock
 
 _BUSY_RETRY = 0.5
 
@@ -45,19 +45,21 @@ def own(directory: str, monitor: int) -> bool:
         return ours
 
 
-def orphan(record: Record) -> bool:
+def orphan(record: Record, *, timeout: float = LOCK_TIMEOUT) -> bool:
     """Take down an overlay whose container is gone without its hooks having run.
 
     Args:
         record: as it was when somebody looked; it is read again under the lock.
+        timeout: seconds to wait for the lock.
 
     Returns:
         Whether it did; False where the container lives, or another start has taken over.
 
     Raises:
-        StillHeld: a process of the host works in the overlay, so it cannot be unmounted.
+        StillHeld: a process of the host works in the overlay, so it cannot be unmounted;
+            or a hook holds its lock.
     """
-    with Lock(record.directory):
+    with Lock(record.directory, timeout=timeout):
         now = _read(record.directory)
         dead = now is not None and gone(now)
         if now and dead:

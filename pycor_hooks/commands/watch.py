@@ -3,23 +3,10 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-
 import click
 
-from pycor_hooks import watcher
+from pycor_hooks import notify, watcher
 from pycor_hooks.commands import options
-
-# sd-daemon(3): systemd takes the level of a line from its prefix.
-PRIORITIES = {
-    logging.DEBUG: "<7>",
-    logging.INFO: "<6>",
-    logging.WARNING: "<4>",
-    logging.ERROR: "<3>",
-    logging.CRITICAL: "<2>",
-}
 
 
 @click.command("watch")
@@ -38,31 +25,6 @@ def watch_command(context: click.Context, directories: tuple[str, ...], *, once:
       pycor-hooks watch
       pycor-hooks watch --once --daemon /var/lib/incus
     """  # noqa: D301 - click wants the character
-    set_up_logging(
-        debug=bool(context.meta.get(options.DEBUG)), journal="JOURNAL_STREAM" in os.environ
-    )
+    notify.log_to_stderr(debug=bool(context.meta.get(options.DEBUG)))
     options.need_root("watch")
     return watcher.once(directories) if once else watcher.watch(directories)
-
-
-def set_up_logging(*, debug: bool, journal: bool) -> None:
-    """Log to standard error.
-
-    Args:
-        debug: whether to log what is of interest to developers only.
-        journal: whether systemd's journal reads it, which has times of its own.
-    """
-    form = "%(asctime)s %(levelname)-7s %(message)s"
-    if journal:
-        form = "%(message)s"
-        logging.setLogRecordFactory(_PrefixedRecord)
-    level = logging.DEBUG if debug else logging.INFO
-    logging.basicConfig(stream=sys.stderr, format=form, level=level)
-    # Each frame and each retry of theirs is a line at this level.
-    for library in ("websockets", "asyncio"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-
-
-class _PrefixedRecord(logging.LogRecord):
-    def getMessage(self) -> str:  # noqa: N802 - logging's own name
-        return PRIORITIES.get(self.levelno, "<5>") + super().getMessage()
