@@ -186,13 +186,17 @@ class Instance:
     @property
     def status(self) -> str:
         """The daemon's word for it: "Running", "Stopped", "Frozen", "Error"."""
-        # not …/state, which answers "Invalid PID" while the init is on its way out
         return str(self.client.query(f"/1.0/instances/{self.name}")["status"])
 
     @property
     def pid(self) -> int:
-        """Its init, as the host numbers it; 0 when stopped."""
-        return int(self.client.query(f"/1.0/instances/{self.name}/state")["pid"])
+        """Its init, as the host numbers it; 0 when stopped, or while it is on its way out."""
+        try:
+            return int(self.client.query(f"/1.0/instances/{self.name}/state")["pid"])
+        except ValueError as error:
+            if "Invalid PID" in str(error):  # the daemon's own words for an init that just went
+                return 0
+            raise
 
     @property
     def monitor(self) -> processes.Process | None:
