@@ -148,14 +148,17 @@ def identity_of(rootfs: str) -> str:
     """What makes a base's rootfs this very tree, owned by these ids.
 
     Returns:
-        ``DEV:INO:BTIME:UID``. It changes when the tree is replaced (btrfs snapshot restored,
-        base deleted and made anew) or re-owned, and not when files in it change.
+        ``DEV:INO:BTIME:UID:HANDLE``. It changes when the tree is replaced (btrfs snapshot
+        restored, base deleted and made anew) or re-owned, and not when files in it change.
+        On btrfs the handle alone does: a subvolume made from the same image has the same
+        inode and birth, and takes the device number of the one that was deleted.
 
     Raises:
         FileNotFoundError: there is none.
     """
     stat = kernel.statx(rootfs)
-    return f"{stat.dev}:{stat.ino}:{stat.btime_ns}:{stat.uid}"
+    handle = kernel.file_handle(rootfs).hex()
+    return f"{stat.dev}:{stat.ino}:{stat.btime_ns}:{stat.uid}:{handle}"
 
 
 class Config:

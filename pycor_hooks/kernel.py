@@ -9,6 +9,7 @@ calls go through libc's own symbols.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 from struct import Struct
@@ -52,6 +53,8 @@ _ATTRIBUTES = Struct("=Q")
 _OWNER = Struct("=IIH")
 _TIME = Struct("=qI")
 _DEVICE = Struct("=II")
+_HANDLE = Struct("=Ii")
+_MAX_HANDLE = 128
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -207,6 +210,33 @@ def statx(path: str) -> Statx:
         path,
     )
     return Statx(buffer.raw)
+
+
+def file_handle(path: str) -> bytes:
+    """name_to_handle_at(2): what a file system tells this inode by from all that it ever had.
+
+    Args:
+        path: a symlink at its end is not followed.
+
+    Returns:
+        Type and bytes of the handle, which mean something to the file system only; nothing
+        where it has no handles (EOPNOTSUPP).
+    """
+    buffer = ctypes.create_string_buffer(_HANDLE.pack(_MAX_HANDLE, 0), _HANDLE.size + _MAX_HANDLE)
+    mount_id = ctypes.c_int()
+    try:
+        _checked(
+            _libc.name_to_handle_at(
+                _AT_FDCWD, os.fsencode(path), buffer, ctypes.byref(mount_id), 0
+            ),
+            path,
+        )
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return b""
+        raise
+    length, _ = _HANDLE.unpack_from(buffer.raw)
+    return buffer.raw[4 : _HANDLE.size + length]
 
 
 def is_mount_root(path: str) -> bool:
