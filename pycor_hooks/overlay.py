@@ -22,6 +22,7 @@ from pycor_hooks.errors import (
     MountFailed,
     NoIdmappedMounts,
     NoSpace,
+    NotOurs,
     StillHeld,
 )
 from pycor_hooks.kernellog import KernelLog, holder_of
@@ -130,7 +131,9 @@ def _mount(lowerdirs: list[str], volume: str, merged: str, layers: Layers) -> No
             holder=holder_of(f"{volume}/upper"),
             remedy="end that process (grep -l pycor-hooks /proc/[0-9]*/mountinfo lists them all)",
         )
-    if os.statvfs(merged).f_flag & os.ST_RDONLY:
+    if not kernel.is_mount_root(merged) or kernel.fs_magic(merged) != kernel.OVERLAYFS_SUPER_MAGIC:
+        raise NotOurs(path=merged)
+    if os.statvfs(merged).f_flag & os.ST_RDONLY:  # which mount(2) does not call a failure
         kernel.umount(merged)
         raise LayerReadonly(path=merged, upperdir=f"{layers.volume}/upper")
 

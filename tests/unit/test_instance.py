@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Instances from liblxc's variables, its configuration, and its names."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from pycor_hooks import instance
+from pycor_hooks.errors import BadName, NotAHook, UnknownLayout
+from pycor_hooks.instance import Config, Instance
+
+ENVIRON = {
+    "LXC_NAME": "blue_web1",
+    "LXC_ROOTFS_PATH": "/var/lib/lxd/storage-pools/p/containers/blue_web1/rootfs",
+    "LXC_CONFIG_FILE": "/run/x",
+}
+
+
+def test_the_container_of_a_hook() -> None:
+    """Daemon, project and name come from the rootfs and from liblxc's name."""
+    found, rootfs = instance.from_environment(ENVIRON)
+    assert (found.daemon, found.project, found.name) == ("/var/lib/lxd", "blue", "web1")
+    assert (found.key, found.label) == ("blue_web1", "blue/web1")
+    assert rootfs == ENVIRON["LXC_ROOTFS_PATH"]
+
+
+def test_a_rootfs_with_a_type_before_it() -> None:
+    """``dir:`` before the path is liblxc's, and no part of it."""
+    path = ENVIRON["LXC_ROOTFS_PATH"]
+    assert instance.from_environment({**ENVIRON, "LXC_ROOTFS_PATH": f"dir:{path}"})[1] == path
+
+
+@pytest.mark.parametrize("path", ["/rootfs", "/a/containers/b/rootfs", "x", "/a/b/c/d/e/f"])
+def test_a_rootfs_elsewhere_is_refused(path: str) -> None:
+    """A path that no daemon gives is not taken apart by guesswork."""
+    with pytest.raises(UnknownLayout):
+        instance.from_environment({**ENVIRON, "LXC_ROOTFS_PATH": path})
+
+
+@pytest.mark.parametrize("variable", ENVIRON)
+def test_a_missing_variable_is_named(variable: str) -> None:
+    """Without liblxc's variables this is no hook."""
+    with pytest.raises(NotAHook, match=variable):
+        instance.from_environment({k: v for k, v in ENVIRON.items() if k != variable})
+
+
+def test_the_base_is_of_the_same_project_unless_another_is_given() -> None:
+    """NAME is looked up in the container's project, PROJECT/NAME in that one."""
+    web = Instance("/var/lib/lxd", "blue", "web1")
+    assert instance.parse_base("base", web).key == "blue_base"
+    assert instance.parse_base("default/base", web).key == "base"
+
+
+@pytest.mark.parametrize("text", ["", "/", "a/", "/a", "a/b/c", "../a", "./a", "a_b", "a b", "é"])
+def test_an_impossible_name_is_refused(text: str) -> None:
+    """No name of a base leads out of the daemon's directory."""
+    with pytest.raises(BadName):
+        instance.parse_base(text, Instance("/var/lib/lxd", "default", "web1"))
+
+
+def test_config() -> None:
+    """The lines that matter are found among those that do not."""
+    config = Config(
+        "lxc.log.file = /l\nlxc.idmap = u 0 1 2\nlxc.idmap=g 0 1 2\n# x\n"
+        "lxc.rootfs.options = a,ro\nlxc.rootfs.options =\n"
+    )
+    assert (config.log_file, config.idmap, config.readonly) == ("/l", ["u 0 1 2", "g 0 1 2"], True)
+    assert not Config("lxc.rootfs.options = idmap=container\n").readonly
+
+
+def test_a_long_command_socket_is_hashed() -> None:
+    """A name that does not fit into sun_path is hashed, as liblxc does."""
+    short = instance.command_socket("/var/lib/lxd/containers", "web1")
+    assert short == b"\0/var/lib/lxd/containers/web1/command"
+    long = instance.command_socket("/" + "x" * 100, "web1")
+    assert long.startswith(b"\0lxc/")
+    assert long.endswith(b"/command")
+    assert len(long) == len("\0lxc/0123456789abcdef/command")
+
+
+def test_an_instance_runs_while_its_command_socket_listens() -> None:
+    """Nobody is asked but the kernel; a full queue still means that somebody listens."""
+    web = Instance(f"/nowhere/{os.getpid()}", "default", "web1")
+    assert not web.running()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(instance.command_socket(f"{web.daemon}/containers", web.key))
+        server.listen(0)
+        for _ in range(3):
+            assert web.running()
+    assert not web.running()
+
+
+def test_processes_are_named_by_pid_and_start() -> None:
+    """Another start time is another process; a zombie is dead."""
+    start = instance.process_start(os.getpid())
+    assert instance.process_alive(os.getpid(), start)
+    assert not instance.process_alive(os.getpid(), start + 1)
+    assert not instance.process_alive(0, 0)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert instance.process_start(child) == 0
+    os.waitpid(child, 0)
