@@ -13,7 +13,8 @@ from pycor_hooks import mountinfo
 if TYPE_CHECKING:
     from lab.daemon import Daemon
 
-HELPERS = ("dnsmasq ",)  # started by a daemon on demand, and meant to stay
+# Started by a daemon on demand: one to stay, the others to end some seconds after `file push`.
+HELPERS = ("dnsmasq ", "/usr/bin/lxd forkfile ", "/usr/libexec/incus/incusd forkfile ")
 
 
 class Watch:

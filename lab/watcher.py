@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
+import threading
 from typing import TYPE_CHECKING, Self
 
 from lab.overlays import COMMAND
 from lab.wait import until
 
 if TYPE_CHECKING:
+    import signal
     from types import TracebackType
 
     from lab.daemon import Daemon
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 class Watcher:
     """Entered with ``with``: it is ready then, and follows the daemon, which has to run."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, name: str = "watcher") -> None:
+        """Describe a watcher; two at once have different names."""
         self._daemon = daemon
-        self._log = os.path.join(daemon.world.directory, f"{daemon.kind}-watcher.log")
+        self._log = os.path.join(daemon.world.directory, f"{daemon.kind}-{name}.log")
 
     def __enter__(self) -> Self:
         self.start()
@@ -39,22 +41,28 @@ class Watcher:
 
     def start(self) -> None:
         """Start the process, with a log of its own, and wait for READY=1 as systemd does."""
-        with (
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
-            open(self._log, "wb") as log,
-        ):
-            systemd.bind("")  # the kernel chooses an abstract address (unix(7), "autobind")
-            systemd.settimeout(10)
-            address = "@" + systemd.getsockname()[1:].decode()
+        self._systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._systemd.bind("")  # the kernel chooses an abstract address (unix(7), "autobind")
+        self._address = self._systemd.getsockname()
+        ready = threading.Event()
+        self._listener = threading.Thread(target=self._listen, args=(ready,))
+        self._listener.start()
+        with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
                 [COMMAND, "watch", "--debug"],
-                env={**self._daemon.env, "NOTIFY_SOCKET": address},
+                env={**self._daemon.env, "NOTIFY_SOCKET": "@" + self._address[1:].decode()},
                 stdout=log,
                 stderr=log,
             )
-            while "READY=1" not in systemd.recv(4096).decode():
-                pass
+        if not ready.wait(10):
+            raise TimeoutError(f"the watcher is not ready: {self.log()}")
         self.wait_log("following its events")
+
+    def _listen(self, ready: threading.Event) -> None:
+        """Read what systemd would, until an empty message, which is our own."""
+        for message in iter(lambda: self._systemd.recv(4096), b""):
+            if b"READY=1" in message:
+                ready.set()
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -69,6 +77,10 @@ class Watcher:
         """SIGKILL, as the OOM killer would; nothing where it has ended."""
         self._process.kill()
         self._process.wait()
+        if self._listener.is_alive():
+            self._systemd.sendto(b"", self._address)
+            self._listener.join()
+            self._systemd.close()
 
     def log(self) -> str:
         """What this run has logged."""

@@ -27,6 +27,7 @@ from lab.leaks import Watch
 from lab.overlays import Overlays
 from lab.reset import Inventory
 from lab.wait import until
+from lab.watcher import Watcher
 from lab.world import World
 
 if TYPE_CHECKING:
@@ -111,6 +112,13 @@ def debian_overlays(
 ) -> Iterator[Overlays]:
     """As ``overlays``, on a Debian with systemd and networkd, which takes 2 s to boot."""
     yield from _watched(debian_installed, request, image="debian-image")
+
+
+@pytest.fixture
+def watcher(overlays: Overlays) -> Iterator[Watcher]:
+    """``pycor-hooks watch`` on the daemon of this case, ready."""
+    with Watcher(overlays.daemon) as watching:
+        yield watching
 
 
 def _watched(
