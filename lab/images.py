@@ -221,7 +221,7 @@ def _add_applets(tar: Tar, names: Iterable[str]) -> None:
         tar.link(f"rootfs/usr/sbin/{name}", "../bin/busybox")
 
 
-def _libraries(program: str) -> list[str]:
+def libraries(program: str) -> list[str]:
     """What a program loads, ld.so included; /lib and /lib64 are links in the image, too."""
     printed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
     paths = [word for word in printed.split() if word.startswith("/")]
@@ -231,7 +231,7 @@ def _libraries(program: str) -> list[str]:
 def _add_samples(tar: Tar, program: bytes) -> None:
     with open(DASH, "rb") as file:
         tar.file(f"rootfs/{SETUID}", file.read(), 0o755 | stat.S_ISUID)
-    for path in _libraries(DASH):
+    for path in libraries(DASH):
         with open(path, "rb") as file:
             tar.file(f"rootfs{path}", file.read(), 0o755)
     tar.file(f"rootfs/{CAPABLE}", program, 0o755, security__capability=capability(CAP_NET_RAW))
