@@ -6,13 +6,14 @@ Imported by the stubs in hooks/, as a child of [lxc monitor]: standard library o
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
 
 from pycor_hooks import instance, takedown
-from pycor_hooks.errors import NotAHook, PycorError, UnknownOption, printable
-from pycor_hooks.record import directory_of, read
+from pycor_hooks.errors import NoSpace, NotAHook, PycorError, UnknownOption, printable
+from pycor_hooks.record import RUN, directory_of, read
 from pycor_hooks.registry import Lock
 
 _USAGE = {
@@ -43,10 +44,19 @@ def run(hook: str, argv: list[str], environ: dict[str, str]) -> int:
         log.write("ERROR", f"{hook}: {error}")
         return error.exit_code
     except OSError as error:
-        where = f" at {error.filename}" if error.filename else ""
-        log.write("ERROR", f"{hook}: {error.strerror or error}{where} (errno {error.errno})")
+        log.write("ERROR", f"{hook}: {_describe(error)}")
+        return 1
+    except Exception as error:  # noqa: BLE001 - liblxc shows nobody a traceback
+        log.write("ERROR", f"{hook}: unforeseen {type(error).__name__}: {error}: please report it")
         return 1
     return 0
+
+
+def _describe(error: OSError) -> str:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return str(NoSpace(path=error.filename or RUN, error=error.strerror))
+    where = f" at {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{where} (errno {error.errno})"
 
 
 def _read_config(environ: dict[str, str]) -> str:

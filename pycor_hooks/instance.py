@@ -141,7 +141,7 @@ def process_start(pid: int) -> int:
 
 def process_alive(pid: int, start: int) -> bool:
     """Whether the process that had this pid and this start time still runs."""
-    return pid > 0 and process_start(pid) == start
+    return pid > 0 and start > 0 and process_start(pid) == start
 
 
 def identity_of(rootfs: str) -> str:

@@ -143,8 +143,15 @@ class Strays:
 
     def _copy(self, source: int, target: int, name: str, mine: os.stat_result) -> None:
         """Put a file or a symlink in place by a rename: a kill leaves the old one or the new."""
-        if _lstat(_TEMPORARY, target):
-            os.unlink(_TEMPORARY, dir_fd=target)
+        _discard_temporary(target)
+        try:
+            self._write_temporary(source, target, name, mine)
+            os.rename(_TEMPORARY, name, src_dir_fd=target, dst_dir_fd=target)
+        except OSError:
+            _discard_temporary(target)
+            raise
+
+    def _write_temporary(self, source: int, target: int, name: str, mine: os.stat_result) -> None:
         if stat.S_ISLNK(mine.st_mode):
             os.symlink(os.readlink(name, dir_fd=source), _TEMPORARY, dir_fd=target)
             uid, gid = self._host_ids(mine.st_uid, mine.st_gid)
@@ -162,7 +169,6 @@ class Strays:
                 self._dress(writer, mine)
             finally:
                 os.close(reader)
-        os.rename(_TEMPORARY, name, src_dir_fd=target, dst_dir_fd=target)
 
     def _dress(self, descriptor: int, mine: os.stat_result) -> None:
         """Give what was made its owner, mode and times, and close it."""
@@ -173,6 +179,11 @@ class Strays:
             os.utime(descriptor, ns=(mine.st_atime_ns, mine.st_mtime_ns))
         finally:
             os.close(descriptor)
+
+
+def _discard_temporary(directory: int) -> None:
+    if _lstat(_TEMPORARY, directory):
+        os.unlink(_TEMPORARY, dir_fd=directory)
 
 
 def create_only_paths(volume: str) -> set[str]:

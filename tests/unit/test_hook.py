@@ -70,6 +70,24 @@ def test_an_error_of_the_kernel_is_named_with_its_path(
     assert f"stop: No such file or directory at {tmp_path}/nosuch (errno {errno.ENOENT})" in line
 
 
+def test_a_full_disk_is_named_wherever_it_shows(
+    mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No space for the record is as plain as no space for the layer."""
+    mocker.patch.object(hook, "_read_config", side_effect=OSError(errno.ENOSPC, "full", "/run/x"))
+    assert hook.run("stop", [], {"LXC_NAME": "x"}) == 1
+    assert "no space left at /run/x (full): free some" in capsys.readouterr().err
+
+
+def test_what_nobody_foresaw_is_one_line_too(
+    mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody sees a traceback."""
+    mocker.patch.object(hook, "_read_config", side_effect=ValueError("odd"))
+    assert hook.run("stop", [], {"LXC_NAME": "x"}) == 1
+    assert "unforeseen ValueError: odd" in capsys.readouterr().err
+
+
 def test_escaping() -> None:
     """Nothing that a container chose reaches a terminal as a control character."""
     assert printable("a\x1b[31m\n\udcff é") == "a\\x1b[31m\\n\\udcff é"

@@ -104,4 +104,5 @@ def test_processes_are_named_by_pid_and_start() -> None:
         os._exit(0)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     assert instance.process_start(child) == 0
+    assert not instance.process_alive(child, 0)
     os.waitpid(child, 0)
