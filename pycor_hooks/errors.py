@@ -128,8 +128,8 @@ class BaseOwnerMixed(PycorError):
     """The owner of the base's root directory does not tell where its ids begin."""
 
     template = (
-        "the root directory of base {base} is owned by {uid}:{gid}, so its ids cannot be mapped: "
-        "in the base, run chown root:root /"
+        "the root directory of base {base} is owned by {uid}:{gid}, not by its root, so the ids "
+        "of its files cannot be told: in the base, run chown root:root / /etc /usr"
     )
 
 

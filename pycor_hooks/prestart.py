@@ -143,10 +143,22 @@ def check_base(container: Instance, base: Instance) -> str:
     with os.scandir(lower) as entries:
         if next(entries, None) is None:
             raise BaseEmpty(base=base.label, path=lower)
-    owner = os.lstat(lower)
-    if owner.st_uid != owner.st_gid:
-        raise BaseOwnerMixed(base=base.label, uid=owner.st_uid, gid=owner.st_gid)
+    _check_owner(base, lower)
     return lower
+
+
+def _check_owner(base: Instance, lower: str) -> None:
+    """Refuse a base whose root directory does not tell by which ids it is stored.
+
+    Its map is taken from that owner; one that root in the base has changed would shift them all.
+    """
+    root = os.lstat(lower)
+    owners = {root.st_uid, root.st_gid}
+    for name in ("etc", "usr"):
+        if os.path.lexists(f"{lower}/{name}"):
+            owners.add(os.lstat(f"{lower}/{name}").st_uid)
+    if len(owners) > 1:
+        raise BaseOwnerMixed(base=base.label, uid=root.st_uid, gid=root.st_gid)
 
 
 def _root_of(ids: idmap.IdMap, container: Instance, base: Instance) -> tuple[int, int]:

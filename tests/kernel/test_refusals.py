@@ -65,10 +65,15 @@ def test_base_is_an_overlay_container(web: Container, daemon: Path) -> None:
     assert "base web2 is itself an overlay container" in refusal(web, "--base", "web2")
 
 
-def test_base_with_a_root_of_mixed_owner(web: Container, base: str) -> None:
-    """A base whose root directory has unlike user and group cannot be mapped."""
-    os.chown(base, 0, 50)
-    assert "is owned by 0:50" in refusal(web)
+@pytest.mark.parametrize("owner", [(0, 50), (1000, 1000)])
+def test_base_with_a_root_of_another_owner(
+    web: Container, base: str, owner: tuple[int, int]
+) -> None:
+    """A base whose root directory was given away does not tell its ids; nothing is guessed."""
+    os.chown(base, *owner)
+    line = refusal(web)
+    assert f"is owned by {owner[0]}:{owner[1]}, not by its root" in line
+    assert "chown root:root /" in line
 
 
 @pytest.mark.parametrize("name", ["../base", "a/b/c", "", "base_", "/base", "b ase"])
