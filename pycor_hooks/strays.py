@@ -131,8 +131,10 @@ class Strays:
         self, source: int, target: int, name: str, mine: os.stat_result, path: str
     ) -> None:
         if _lstat(name, target) is None:
-            os.mkdir(name, 0o700, dir_fd=target)
-            self._dress(os.open(name, _DIRECTORY, dir_fd=target), mine)
+            _discard(target)
+            os.mkdir(_TEMPORARY, 0o700, dir_fd=target)
+            self._dress(os.open(_TEMPORARY, _DIRECTORY, dir_fd=target), mine)
+            os.rename(_TEMPORARY, name, src_dir_fd=target, dst_dir_fd=target)
         below, beside = (os.open(name, _DIRECTORY, dir_fd=at) for at in (source, target))
         try:
             self._move_all(below, beside, path)
@@ -232,6 +234,17 @@ def _exists_beneath(root: str, path: str) -> bool:
         raise
     finally:
         os.close(descriptor)
+
+
+def _discard(directory: int) -> None:
+    """Remove what a kill left half made; not what has something in it, which is not ours."""
+    found = _lstat(_TEMPORARY, directory)
+    if found is None:
+        return
+    if stat.S_ISDIR(found.st_mode):
+        os.rmdir(_TEMPORARY, dir_fd=directory)
+    else:
+        os.unlink(_TEMPORARY, dir_fd=directory)
 
 
 def _lstat(name: str, directory: int) -> os.stat_result | None:
