@@ -98,10 +98,14 @@ def everything(directory: str, rootfs: str) -> None:
         if kernel.fs_magic(merged) != kernel.OVERLAYFS_SUPER_MAGIC:
             raise NotOurs(path=merged)
         _unmount(merged)
+    _remove_all_but_state(directory)
+    _unlink(f"{directory}/state")
+
+
+def _remove_all_but_state(directory: str) -> None:
     for name in ("merged", "empty", "volume", "lower"):
         _rmdir(f"{directory}/{name}")
     _unlink(f"{directory}/.state")
-    _unlink(f"{directory}/state")
 
 
 def detach_bind(rootfs: str, merged: str) -> None:
@@ -138,7 +142,12 @@ def _unmount(merged: str) -> None:
 
 
 def remove_directory(directory: str) -> None:
-    """Remove an overlay's directory, and its daemon's, where nothing is left in them."""
+    """Remove an overlay's directory, and its daemon's, where no record is left in them.
+
+    What a start left that was killed before it had recorded anything goes with them.
+    """
+    if not os.path.lexists(f"{directory}/state"):
+        _remove_all_but_state(directory)
     _rmdir(directory)
     _rmdir(os.path.dirname(directory))
 
