@@ -71,6 +71,8 @@ def import_busybox(client: Client, directory: str) -> None:
 def make_base(client: Client, image: str, name: str) -> Instance:
     """A base as it is in life: created, started once, stopped."""
     base = client.launch(image, name)
+    if os.path.islink(os.path.join(base.rootfs, "usr/sbin/init")):  # systemd, not our script
+        base.wait_booted()  # earlier it does not hear that it shall stop
     base.stop()
     base.wait("Stopped")
     return base
