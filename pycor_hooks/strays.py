@@ -131,7 +131,7 @@ class Strays:
         self, source: int, target: int, name: str, mine: os.stat_result, path: str
     ) -> None:
         if _lstat(name, target) is None:
-            _discard(target)
+            _discard_temporary(target)
             os.mkdir(_TEMPORARY, 0o700, dir_fd=target)
             self._dress(os.open(_TEMPORARY, _DIRECTORY, dir_fd=target), mine)
             os.rename(_TEMPORARY, name, src_dir_fd=target, dst_dir_fd=target)
@@ -184,7 +184,11 @@ class Strays:
 
 
 def _discard_temporary(directory: int) -> None:
-    if _lstat(_TEMPORARY, directory):
+    """Remove what a kill left half made; not a directory that holds something."""
+    found = _lstat(_TEMPORARY, directory)
+    if found and stat.S_ISDIR(found.st_mode):
+        os.rmdir(_TEMPORARY, dir_fd=directory)
+    elif found:
         os.unlink(_TEMPORARY, dir_fd=directory)
 
 
@@ -234,17 +238,6 @@ def _exists_beneath(root: str, path: str) -> bool:
         raise
     finally:
         os.close(descriptor)
-
-
-def _discard(directory: int) -> None:
-    """Remove what a kill left half made; not what has something in it, which is not ours."""
-    found = _lstat(_TEMPORARY, directory)
-    if found is None:
-        return
-    if stat.S_ISDIR(found.st_mode):
-        os.rmdir(_TEMPORARY, dir_fd=directory)
-    else:
-        os.unlink(_TEMPORARY, dir_fd=directory)
 
 
 def _lstat(name: str, directory: int) -> os.stat_result | None:
