@@ -53,7 +53,10 @@ def image(world: World | None = None) -> str:
     if not os.path.exists(path):
         os.makedirs(CACHE, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            rootfs, unfinished = os.path.join(scratch, "rootfs"), os.path.join(scratch, "image")
+            rootfs, unfinished = (
+                os.path.join(scratch, "rootfs.tar"),
+                os.path.join(scratch, "image.tar"),
+            )
             _bootstrap(rootfs, scratch, world)
             _wrap(rootfs, unfinished)
             os.rename(unfinished, path)
@@ -82,6 +85,7 @@ def _bootstrap(path: str, scratch: str, world: World | None) -> None:
         *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
         *("env", f"TMPDIR={scratch}", "mmdebstrap"),
         "--quiet",
+        "--format=tar",
         "--variant=minbase",
         "--skip=cleanup/reproducible",  # keeps our machine-id
         f"--include={','.join(PACKAGES)}",
