@@ -30,6 +30,15 @@ class NothingNamed(UsageError):
     template = "nothing to do: name containers, or give --base NAME or --all"
 
 
+class NotADaemon(UsageError):
+    """A state directory was named that is not there."""
+
+    template = (
+        "there is no {directory}: correct --daemon (or LXD_DIR, INCUS_DIR), "
+        "which is the directory that holds a daemon's unix.socket"
+    )
+
+
 class NeedsRoot(PycorError):
     """The command writes where only root can."""
 
@@ -150,6 +159,15 @@ class ProfileHasOtherBase(PycorError):
     template = (
         "profile {name} in project {project} puts {users} on base {other}, and a layer fits only "
         "the base that it was written on: give the profile for {base} another name with --name"
+    )
+
+
+class NoHooks(PycorError):
+    """A profile was to name hooks that are not there."""
+
+    template = (
+        "no hooks at {prefix}, without which no container of this profile could start: "
+        "run pycor-hooks install first, or give the --prefix that it was given"
     )
 
 

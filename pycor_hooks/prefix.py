@@ -15,6 +15,20 @@ DEFAULT = "/usr/local/lib/pycor-hooks"
 _PLAIN = re.compile(r"(/[A-Za-z0-9._+@-]+)+", re.ASCII)
 
 
+def plain(prefix: str) -> str:
+    """Give back the prefix, normalised, if it can stand in raw.lxc.
+
+    Raises:
+        BadPrefix: it cannot.
+    """
+    path = os.path.normpath(prefix)
+    if not _PLAIN.fullmatch(path):
+        raise BadPrefix(
+            prefix=prefix, reason="write an absolute path of letters, digits and . _ + @ -"
+        )
+    return path
+
+
 def check(prefix: str, *, owner: int = 0) -> str:
     """Give back the prefix, normalised, if what is put there is safe.
 
@@ -26,11 +40,7 @@ def check(prefix: str, *, owner: int = 0) -> str:
         BadPrefix: it is no path that can stand in raw.lxc.
         UnsafePrefix: somebody else could put other hooks there.
     """
-    path = os.path.normpath(prefix)
-    if not path.startswith("/") or not _PLAIN.fullmatch(path):
-        raise BadPrefix(
-            prefix=prefix, reason="write an absolute path of letters, digits and . _ + @ -"
-        )
+    path = plain(prefix)
     for directory in _ancestors(path):
         try:
             found = os.lstat(directory)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from pycor_hooks import prefix as prefixes
 from pycor_hooks import record, registry
-from pycor_hooks.host_errors import NeedsRoot, NoDaemon, NotLive, Skipped
+from pycor_hooks.host_errors import NeedsRoot, NoDaemon, NotADaemon, NotLive, Skipped
 from pycor_hooks.output import FORMATS
 from pycor_hooks.plan import label
-from pycor_hooks.prefix import DEFAULT as DEFAULT_PREFIX
 from pycor_hooks.sockets import find_daemons, named_directories
 
 if TYPE_CHECKING:
@@ -52,10 +52,16 @@ daemons = click.option(
     "[default: LXD_DIR and INCUS_DIR where they are set, else the usual places]",
 )
 
+
+def _plain_prefix(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    return prefixes.plain(value)
+
+
 prefix = click.option(
     "--prefix",
     metavar="DIR",
-    default=DEFAULT_PREFIX,
+    default=prefixes.DEFAULT,
+    callback=_plain_prefix,
     show_default=True,
     help="Directory of the hooks.",
 )
@@ -110,6 +116,20 @@ def pick(names: Sequence[str], found: Iterable[tuple[tuple[str, str], T]]) -> li
 def named(directories: Sequence[str]) -> list[str] | None:
     """The state directories that the operator named, None where he left it to us."""
     return named_directories(directories, os.environ)
+
+
+def looked_at(directories: Sequence[str]) -> list[str] | None:
+    """As :func:`named`, for a look at what is there.
+
+    Raises:
+        NotADaemon: one of them is not there, and never had an overlay: a word was mistyped, and
+            "nothing is live" would be a wrong answer.
+    """
+    found = named(directories)
+    for path in found or ():
+        if not os.path.isdir(path) and not registry.directories([path]):
+            raise NotADaemon(directory=path)
+    return found
 
 
 def found_daemons(directories: Sequence[str]) -> list[Daemon]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,8 +12,13 @@ from pycor_hooks import prefix as prefixes
 from pycor_hooks import profile, provision, tree
 from pycor_hooks.client import Connection
 from pycor_hooks.commands import options
-from pycor_hooks.host_errors import NoBase
-from pycor_hooks.output import Note, tell
+from pycor_hooks.host_errors import NoBase, NoHooks
+from pycor_hooks.output import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pycor_hooks.sockets import Daemon
 
 
 @click.command("profile")
@@ -68,17 +74,17 @@ def profile_command(  # noqa: PLR0913 - an argument per option
     if only_print:
         click.echo(profile.text(prefix=prefix, base=base), nl=False)
         return
-    wish = provision.Wish(name=name, base=base, prefix=prefixes.check(prefix))
-    _ensure(wish, project, directories)
-    if not os.path.exists(os.path.join(wish.prefix, tree.LINK)):
-        tell([Note(f"no hooks at {wish.prefix}: run pycor-hooks install, or give --prefix")])
+    daemons = options.found_daemons(directories)
+    if not os.path.exists(os.path.join(prefixes.check(prefix), tree.LINK)):
+        raise NoHooks(prefix=prefix)
+    _ensure(provision.Wish(name=name, base=base, prefix=prefix), project, daemons)
 
 
-def _ensure(wish: provision.Wish, project: str, directories: tuple[str, ...]) -> None:
+def _ensure(wish: provision.Wish, project: str, daemons: Sequence[Daemon]) -> None:
     """Make it in each daemon; the base may be missing in some of them, but not in all."""
     missing = None
     served = False
-    for daemon in options.found_daemons(directories):
+    for daemon in daemons:
         try:
             with Connection(daemon, project) as connection:
                 done = tell(provision.ensure(connection, wish))

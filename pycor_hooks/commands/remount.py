@@ -56,7 +56,7 @@ def remount_command(
     if not (names or base or everything):
         raise NothingNamed
     options.need_root("remount")
-    records = registry.records(options.named(directories))
+    records = registry.records(options.looked_at(directories))
     chosen = records if everything else _choose(records, names, base)
     rows = [row for of, group in by_base(chosen).items() for row in refresh(of, group)]
     output.write(rows, style=style, keys=KEYS, columns=COLUMNS)

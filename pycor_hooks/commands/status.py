@@ -47,7 +47,7 @@ def status_command(
       pycor-hooks status web1 staging/web2 --size
       pycor-hooks status --format json | jq -r '.[] | select(.state != "mounted").name'
     """  # noqa: D301 - click wants the character
-    rows = status.rows(status.look(options.named(directories)))
+    rows = status.rows(status.look(options.looked_at(directories)))
     if names:
         rows = options.pick(names, ((_key(row), row) for row in rows))
     unmeasured = _measure(rows) if size else False

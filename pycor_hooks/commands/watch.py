@@ -27,4 +27,7 @@ def watch_command(context: click.Context, directories: tuple[str, ...], *, once:
     """  # noqa: D301 - click wants the character
     notify.log_to_stderr(debug=bool(context.meta.get(options.DEBUG)))
     options.need_root("watch")
-    return watcher.once(directories) if once else watcher.watch(directories)
+    if not once:
+        return watcher.watch(directories)
+    options.looked_at(directories)
+    return watcher.once(directories)

@@ -84,6 +84,9 @@ def test_help_names_all_commands() -> None:
         ["profile", "--base", "no such name"],
         ["profile", "--name", "default"],
         ["profile", "--prefix", "relative"],
+        ["profile", "--print", "--prefix", "/with space"],
+        ["uninstall", "--prefix", "relative"],
+        ["status", "--daemon", "/nonexistent"],
         ["completion", "tcsh"],
         ["install", "--base"],
     ],
@@ -365,20 +368,26 @@ def test_print_profile() -> None:
     assert result.stdout == profile.text(prefix=DEFAULT_PREFIX, base="shop/web")
 
 
-def test_profile(tmp_path: Path) -> None:
+def test_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`profile` makes it in each daemon that has the base, or says that it is there."""
+    monkeypatch.setattr("pycor_hooks.prefix.check", lambda path, **_: path)
     lxd, incus = FakeApi(str(tmp_path / "l")), FakeApi(str(tmp_path / "incus"), "incus")
     with lxd, incus:
         lxd.default.instances["web"] = instance()
-        words = ["profile", "--base", "web", "--prefix", "/nonexistent"]
-        words += ["--daemon", str(tmp_path / "l")]
+        words = ["profile", "--prefix", str(tmp_path), "--daemon", str(tmp_path / "l")]
+        result = call(*words, "--base", "web")
+        assert result.exit_code == 1
+        assert f"no hooks at {tmp_path}, " in result.stderr
+        assert "run pycor-hooks install first" in result.stderr
+        assert list(lxd.default.profiles) == ["default"]
+        (tmp_path / "hooks").mkdir()
+        words += ["--base", "web"]
         result = call(*words, "--daemon", str(tmp_path / "incus"))
         assert result.exit_code == 0
         assert "overlay-web" in lxd.default.profiles
         assert list(incus.default.profiles) == ["default"]
-        assert "no hooks at /nonexistent: run pycor-hooks install" in result.stderr
         assert call(*words).stdout.endswith("profile and image overlay-web are unchanged\n")
-        result = call("profile", "--base", "nope", "--daemon", str(tmp_path / "l"))
+        result = call(*words, "--base", "nope")
         assert result.exit_code == 1
         assert "no instance default/nope" in result.stderr
 
