@@ -86,6 +86,15 @@ def base_of(raw_lxc: str) -> str | None:
     return None
 
 
+def prefix_of(raw_lxc: str) -> str | None:
+    """Where the hooks are that hook lines of ours name, None where there are none."""
+    for line in raw_lxc.splitlines():
+        match = _HOOK_LINE.fullmatch(line.strip())
+        if match:
+            return match["prefix"]
+    return None
+
+
 def is_ours(profile: Mapping[str, Any]) -> bool:
     """Whether a profile (as the API shows it) was made by pycor-hooks, or from its file."""
     return MARKER in profile["config"]

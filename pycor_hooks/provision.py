@@ -7,11 +7,13 @@ Each function says what it did as lines for people, and does nothing where nothi
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
 from pycor_hooks import image, profile
 from pycor_hooks.bases import Base, find_base, protect
 from pycor_hooks.host_errors import ForeignImage, ForeignProfile, ProfileHasOtherBase, Restricted
 from pycor_hooks.output import Note
+from pycor_hooks.plan import label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,25 +81,33 @@ def check_profile(connection: Connection, wish: Wish) -> dict[str, Any] | None:
     if not profile.is_ours(found):
         raise ForeignProfile(name=wish.name, project=project)
     other = profile.base_of(found["config"].get("raw.lxc", ""))
-    users = users_of(found)
-    if users and other not in {None, wish.base}:
+    users = [
+        label(user_project, user)
+        for user_project, user in users_of(found)
+        if other and _in_full(other, user_project) != _in_full(wish.base, user_project)
+    ]
+    if users:
         raise ProfileHasOtherBase(
             name=wish.name, project=project, users=", ".join(users), other=other, base=wish.base
         )
     return found
 
 
-def users_of(found: dict[str, Any]) -> list[str]:
-    """The instances that use a profile, as NAME or PROJECT/NAME."""
+def _in_full(base: str, project: str) -> str:
+    """The base that hooks find for a container in a project."""
+    return base if "/" in base else f"{project}/{base}"
+
+
+def users_of(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Project and name of the instances that use a profile."""
     return sorted(_name_of(url) for url in found["used_by"] if "/instances/" in url)
 
 
-def _name_of(url: str) -> str:
+def _name_of(url: str) -> tuple[str, str]:
     """Read /1.0/instances/NAME?project=PROJECT."""
-    path, _, query = url.partition("?")
-    project = query.removeprefix("project=")
-    name = path.rpartition("/")[2]
-    return f"{project}/{name}" if project not in {"", "default"} else name
+    parts = urlsplit(url)
+    project = parse_qs(parts.query).get("project", ["default"])[0]
+    return project, parts.path.rpartition("/")[2]
 
 
 def check_alias(connection: Connection, name: str, owner: str) -> dict[str, Any] | None:

@@ -36,7 +36,8 @@ def uninstall(prefix: str, daemons: Sequence[Daemon]) -> Iterator[str]:
 
     Args:
         prefix: where the hooks are.
-        daemons: those whose profiles and images of ours go.
+        daemons: those whose profiles and images of ours go; overlays of others count all the
+            same, since their containers may run hooks of this prefix.
 
     Yields:
         What was done, a line each.
@@ -51,10 +52,14 @@ def uninstall(prefix: str, daemons: Sequence[Daemon]) -> Iterator[str]:
         connections = [each for connection in opened for each in projects_of(connection)]
         check_unused(connections)
         check_not_live()
+        others = prefixes_of(connections) - {prefix}
         yield from systemd.remove()
         yield from remove_from(connections)
     yield from remove_hooks(prefix)
     remove_run()
+    for other in sorted(others):
+        if os.path.exists(os.path.join(other, tree.LINK)):
+            yield Note(f"hooks stay in {other}: pycor-hooks uninstall --prefix {other}")
 
 
 def projects_of(connection: Connection) -> list[Connection]:
@@ -66,7 +71,7 @@ def projects_of(connection: Connection) -> list[Connection]:
 def check_unused(connections: Sequence[Connection]) -> None:
     """Raise InUse, naming the containers, where a profile of ours is used."""
     users = {
-        f"{user} ({connection.daemon.directory})": None
+        f"{label(*user)} ({connection.daemon.directory})": None
         for connection in connections
         for found in our_profiles(connection)
         for user in provision.users_of(found)
@@ -80,7 +85,7 @@ def check_unused(connections: Sequence[Connection]) -> None:
 
 def check_not_live() -> None:
     """Raise InUse, naming the containers, where an overlay is live."""
-    live = [label(one.project, one.name) for one in registry.records()]
+    live = [f"{label(one.project, one.name)} ({one.daemon})" for one in registry.records()]
     if live:
         raise InUse(
             users=f"the overlays of {', '.join(live)} are live",
@@ -105,6 +110,16 @@ def our_profiles(connection: Connection) -> list[dict[str, Any]]:
         return []
     found = connection.get("profiles", recursion="1")
     return [one for one in found if profile.is_ours(one)]
+
+
+def prefixes_of(connections: Sequence[Connection]) -> set[str]:
+    """Where the hooks are that the profiles of ours name."""
+    found = {
+        profile.prefix_of(each["config"].get("raw.lxc", ""))
+        for connection in connections
+        for each in our_profiles(connection)
+    }
+    return {prefix for prefix in found if prefix}
 
 
 def remove_profile(connection: Connection, found: dict[str, Any]) -> str:
@@ -162,7 +177,7 @@ def remove_run() -> None:
     for directory in registry.directories():
         takedown.remove_directory(directory)
     run = record.RUN
-    if os.path.isdir(run) and not os.listdir(run):
-        while kernel.is_mount_root(run):
+    with contextlib.suppress(OSError):  # another daemon's container may be starting
+        while not os.listdir(run) and kernel.is_mount_root(run):
             kernel.umount(run)
         os.rmdir(run)

@@ -191,7 +191,7 @@ def used_for_another_base(api: FakeApi) -> None:
         (restricted, host_errors.Restricted, "lxc project set default restricted"),
         (foreign_profile, host_errors.ForeignProfile, "--name"),
         (foreign_image, host_errors.ForeignImage, "--name"),
-        (used_for_another_base, host_errors.ProfileHasOtherBase, "shop/web2, web1 on base other"),
+        (used_for_another_base, host_errors.ProfileHasOtherBase, "web1, shop/web2 on base other"),
     ],
 )
 def test_refused(api: FakeApi, arrange: Any, error: type[PycorError], words: str) -> None:
@@ -201,6 +201,16 @@ def test_refused(api: FakeApi, arrange: Any, error: type[PycorError], words: str
         ensure(api)
     assert words in str(caught.value)
     assert api.changes == 0
+
+
+def test_the_same_base_in_other_words(api: FakeApi) -> None:
+    """A base written with its project is no other base for the containers of that project."""
+    ensure(api)
+    api.default.profiles["overlay"]["used_by"] = ["/1.0/instances/web1"]
+    ensure(api, base="default/base")
+    api.default.profiles["overlay"]["used_by"] += ["/1.0/instances/web2?project=a%20b"]
+    with pytest.raises(host_errors.ProfileHasOtherBase, match="puts a b/web2 on base default/bas"):
+        ensure(api)
 
 
 OVERLAY = {"raw.lxc": "lxc.hook.pre-start = /x/hooks/pre-start --base deeper\n"}
