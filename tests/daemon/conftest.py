@@ -8,7 +8,7 @@ A case asks for ``overlays`` and gets a stopped base and a way to launch contain
         web1.exec("touch", "/etc/mine")
         assert web2.run("ls", "/etc/mine").returncode
 
-It runs once for each daemon of this run. Whatever it made is deleted afterwards, and it fails when
+It runs once for each daemon of this run (``@pytest.mark.once``: on the first one). Whatever it made is deleted afterwards, and it fails when
 something is left: a mount, a process, a state file, an ``overlayfs:`` line in the kernel log, or a
 base that is not byte for byte what it was (``@pytest.mark.updates_base`` allows that one).
 """
@@ -58,6 +58,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each case once for each daemon."""
     if "daemon" in metafunc.fixturenames:
         pairs = ALL_PAIRS if metafunc.config.getoption("--all-pairs") else PAIRS
+        if metafunc.definition.get_closest_marker("once"):
+            pairs = pairs[:1]
         metafunc.parametrize("daemon", pairs, ids=str, scope="package", indirect=True)
 
 
