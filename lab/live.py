@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 
 def mounts(overlays: Overlays) -> list[str]:
-    """Where overlays of this daemon are mounted on the host, a rootfs included."""
-    ours = (overlays.daemon.directory + "/", overlays.daemon.records + "/")
+    """Where overlays of this daemon are mounted on the host, and what is staged for them."""
+    records, instances = overlays.daemon.records + "/", overlays.daemon.directory + "/"
     return sorted(
         mount.target
         for mount in mountinfo.read()
-        if mount.source == SOURCE and mount.target.startswith(ours)
+        if mount.target.startswith(records)
+        or (mount.source == SOURCE and mount.target.startswith(instances))
     )
 
 
