@@ -45,6 +45,19 @@ def test_a_stopped_container_is_copied(overlays: Overlays) -> None:
     assert web2.exec("cat", "/etc/machine-id", "/etc/hostname") == "web2\n"
 
 
+def test_a_copy_has_an_id_map_of_its_own(overlays: Overlays) -> None:
+    """The copy of an isolated container gets other host ids, and every file keeps its owner."""
+    web1 = overlays.launch("web1", "-c", "security.idmap.isolated=true")
+    content.write(web1)
+    overlays.client("copy", "web1", "web2")
+    web2 = overlays.client.instance("web2")
+    web2.start()
+    assert content.look(web2) == content.RIGHT == content.look(web1)
+    assert content.are_apart(web1, web2)
+    first_line = [web.exec("head", "-n1", "/proc/self/uid_map") for web in (web1, web2)]
+    assert first_line[0] != first_line[1]
+
+
 def test_a_copy_is_refreshed(overlays: Overlays) -> None:
     """``copy --refresh`` brings what was written, removed, and removed and made again since."""
     web1 = overlays.launch("web1")

@@ -81,4 +81,4 @@ def test_the_base_moves_to_another_pool(overlays: Overlays) -> None:
     assert content.look(web1) == content.RIGHT
     assert second.base.rootfs in overlays.pycor_hooks("status", "--format=json", "web1").stdout
     web1.exec("sh", "-c", FILL)
-    assert clashes(web1, Gnu(web1)) == ([], [])
+    assert clashes(Gnu(web1)) == ([], [])
