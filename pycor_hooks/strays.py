@@ -29,6 +29,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = ".pycor-hooks.new"
 _OWN_SYSTEM = ("sbin/init", "usr/sbin/init", "etc/os-release", "usr/lib/os-release")
 _METADATA_LIMIT = 1 << 20
+_METADATA_KEYS = ("templates:", "when:", "properties:")
 _COPY_CHUNK = 1 << 30
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -200,8 +201,9 @@ def create_only_paths(volume: str) -> set[str]:
             daemons and ``pycor-hooks profile`` write it.
 
     Returns:
-        Paths in the container. The daemon judges ``create_only`` by the bare rootfs, so it
-        writes such a file again at every start, once it was moved away.
+        Paths in the container; the daemons take them without the first slash as well. The
+        daemon judges ``create_only`` by the bare rootfs, so it writes such a file again at
+        every start, once it was moved away.
     """
     try:
         descriptor = os.open(f"{volume}/metadata.yaml", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -213,8 +215,8 @@ def create_only_paths(volume: str) -> set[str]:
     path = ""
     for line in lines:
         text = line.strip().replace('"', "").replace("'", "")
-        if text.startswith("/") and text.endswith(":"):
-            path = text[:-1]
+        if text.endswith(":") and text not in _METADATA_KEYS:
+            path = os.path.normpath("/" + text[:-1].lstrip("/"))
         elif text == "create_only: true":
             paths.add(path)
     return paths

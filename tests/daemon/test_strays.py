@@ -153,9 +153,12 @@ def test_a_push_onto_a_link_replaces_the_link(overlays: Overlays, tmp_path: Path
 
 
 def test_a_create_only_template_yields_to_what_the_container_has(overlays: Overlays) -> None:
-    """The daemon writes it at every start; the container's own stays, and a plain one does not."""
+    """The daemon writes it at every start; the container's own stays, and a plain one does not.
+
+    The daemons take a path without its first slash as well.
+    """
     web1 = stopped(overlays, "web1")
-    edit_templates(web1, "/etc/once", "template\n", {"when": ["start"], "create_only": True})
+    edit_templates(web1, "etc//once", "template\n", {"when": ["start"], "create_only": True})
     edit_templates(web1, "/etc/hosts", "always\n", {"when": ["start"], "create_only": False})
     web1.start()
     for once in ("template\n", "mine\n", "mine\n"):
