@@ -8,9 +8,10 @@ A case asks for ``overlays`` and gets a stopped base and a way to launch contain
         web1.exec("touch", "/etc/mine")
         assert web2.run("ls", "/etc/mine").returncode
 
-It runs once for each daemon of this run (``@pytest.mark.once``: on the first one). Whatever it made is deleted afterwards, and it fails when
-something is left: a mount, a process, a state file, an ``overlayfs:`` line in the kernel log, or a
-base that is not byte for byte what it was (``@pytest.mark.updates_base`` allows that one).
+It runs once for each daemon of this run (``@pytest.mark.once``: on the first one). Whatever it
+made is deleted afterwards, and it fails when something is left: a mount, a process, a state file,
+an ``overlayfs:`` line in the kernel log, or a base that is not byte for byte what it was
+(``@pytest.mark.updates_base`` allows that one).
 """
 
 from __future__ import annotations
