@@ -42,17 +42,18 @@ class Inventory:
 
     def _take(self) -> dict[str, set[tuple[str, str]]]:
         """(project, name) of each thing, by kind."""
-        projects = [str(row["name"]) for row in self._list("projects", "default")]
+        projects = self._list("projects", "default")
         found = {
             kind: {("", str(row["name"])) for row in self._list(kind, "default")}
             for kind in ("projects", "storage-pools")
         }
         for kind in ("instances", "profiles", "images"):
             found[kind] = {
-                (project, str(row.get("fingerprint") or row["name"]))
+                (str(project["name"]), str(row.get("fingerprint") or row["name"]))
                 for project in projects
-                for row in self._list(kind, project)
-                if row.get("project", project) == project
+                # else it lists what the default project has
+                if project["config"].get(f"features.{kind}", "true") == "true"
+                for row in self._list(kind, project["name"])
             }
         return found
 
