@@ -132,7 +132,7 @@ class Restricted(PycorError):
 
     template = (
         "project {project} is restricted and does not allow raw.lxc, which names the hooks: "
-        "{client} project set {project} restricted.containers.lowlevel=allow"
+        "{client} project set {project} {settings}"
     )
 
 

@@ -62,9 +62,29 @@ def ensure(connection: Connection, wish: Wish, *, base_optional: bool = False) -
 
 def check_project(connection: Connection) -> None:
     """Raise Restricted where raw.lxc is forbidden; the daemon would say so at launch only."""
-    lowlevel = connection.config.get("restricted.containers.lowlevel", "block")
-    if connection.config.get("restricted") == "true" and lowlevel != "allow":
-        raise Restricted(project=connection.project, client=connection.command)
+    if connection.config.get("restricted") != "true":
+        return
+    keys = ["restricted.containers.lowlevel"]
+    if _asks_for_machines(connection):
+        keys.append("restricted.virtual-machines.lowlevel")
+    missing = [f"{key}=allow" for key in keys if connection.config.get(key) != "allow"]
+    if missing:
+        raise Restricted(
+            project=connection.project, client=connection.command, settings=" ".join(missing)
+        )
+
+
+def _asks_for_machines(connection: Connection) -> bool:
+    """Whether raw.lxc in a profile is forbidden until low-level options of VMs are allowed, too.
+
+    So it is in LXD up to 5.21.2, and in 6.1 (lxd/project/permissions.go,
+    allowUnrestrictedLowLevel; seen on 5.0.2).
+    """
+    if connection.daemon.kind != "lxd":
+        return False
+    words = str(connection.server["environment"].get("server_version", "")).split(".")
+    version = [int(word) for word in words if word.isdecimal()]
+    return version < [5, 21, 3] or version[:2] == [6, 1]
 
 
 def check_profile(connection: Connection, wish: Wish) -> dict[str, Any] | None:

@@ -178,7 +178,7 @@ class _Request:
             found = {"driver": self._fake.pools[path[1]]}
         else:
             found = {
-                "environment": {"architectures": ["x86_64", "i686"]},
+                "environment": {"architectures": ["x86_64", "i686"], "server_version": "5.0.2"},
                 "api_extensions": ["projects"],
             }
         return {"type": "sync", "metadata": found}

@@ -213,6 +213,32 @@ def test_the_same_base_in_other_words(api: FakeApi) -> None:
         ensure(api)
 
 
+@pytest.mark.parametrize(
+    ("version", "kind", "missing"),
+    [
+        ("5.0.2", "lxd", " restricted.virtual-machines.lowlevel=allow"),
+        ("5.21.2", "lxd", " restricted.virtual-machines.lowlevel=allow"),
+        ("6.1", "lxd", " restricted.virtual-machines.lowlevel=allow"),
+        ("5.21.3", "lxd", None),
+        ("6.2", "lxd", None),
+        ("6.0.4", "incus", None),
+    ],
+)
+def test_low_level_options_of_machines(
+    api: FakeApi, version: str, kind: str, missing: str | None
+) -> None:
+    """Older versions of LXD allow raw.lxc in a profile only where VMs may have the like."""
+    api.default.config |= {"restricted": "true", "restricted.containers.lowlevel": "allow"}
+    with Connection(api.daemon) as connection:
+        connection.daemon = Daemon(kind, api.daemon.directory)
+        connection.server["environment"]["server_version"] = version
+        if missing is None:
+            provision.check_project(connection)
+        else:
+            with pytest.raises(host_errors.Restricted, match=f"project set default{missing}$"):
+                provision.check_project(connection)
+
+
 OVERLAY = {"raw.lxc": "lxc.hook.pre-start = /x/hooks/pre-start --base deeper\n"}
 
 
