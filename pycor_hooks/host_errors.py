@@ -51,6 +51,12 @@ class NotLive(PycorError):
     template = "no live overlay of {names}: names are NAME or PROJECT/NAME; see pycor-hooks status"
 
 
+class NotMounted(PycorError):
+    """An overlay is recorded, and somebody unmounted it."""
+
+    template = "it is not mounted at {path} any more: restart {name}"
+
+
 class Unreachable(PycorError):
     """A daemon does not answer."""
 

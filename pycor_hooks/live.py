@@ -8,13 +8,15 @@ the watcher calls it in a thread.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from pycor_hooks import instance, overlay, record, registry, takedown
+from pycor_hooks import instance, kernel, overlay, plan, record, registry, takedown
 from pycor_hooks.errors import BadState, PycorError
+from pycor_hooks.host_errors import NotMounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -112,10 +114,17 @@ def refresh_records(records: Iterable[Record]) -> list[Failure]:
         except OSError as error:
             try:
                 if not _replaced(found):
-                    failures.append(Failure(found, error))
+                    failures.append(Failure(found, _explained(found, error)))
             except (OSError, PycorError):
                 failures.append(Failure(found, error))
     return failures
+
+
+def _explained(found: Record, error: OSError) -> Exception:
+    """What the kernel's answer means here (mount(2): EINVAL where nothing is mounted)."""
+    if error.errno == errno.EINVAL and not kernel.is_mount_root(found.merged):
+        return NotMounted(path=found.merged, name=plan.label(found.project, found.name))
+    return error
 
 
 def refresh_while_stopped(base: Base, records: Sequence[Record]) -> list[Failure] | None:
