@@ -345,6 +345,15 @@ def test_remount_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Invalid argument" in result.stdout
 
 
+def test_remount_of_a_daemon_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistyped state directory is used wrongly, and not a daemon without overlays."""
+    as_root(monkeypatch)
+    for words in (["remount", "--all"], ["watch", "--once"]):
+        result = call(*words, "--daemon", "/nonexistent")
+        assert result.exit_code == 2
+        assert "there is no /nonexistent: correct --daemon" in result.stderr
+
+
 def test_remount_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """A container or a base that has no overlay is named, and nothing is refreshed."""
     refreshed = refreshing(monkeypatch, running="", failing="")
