@@ -32,15 +32,16 @@ HOSTS = """\
 ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
-# An empty machine-id is filled in by systemd at boot (machine-id(5)); the base's must not stay,
-# or networkd sends the same DHCP identity from every container.
+# An empty machine-id is filled in by systemd at boot (machine-id(5)), from that of D-Bus where one
+# is; the base's must not stay in either, or networkd sends the same DHCP identity from every
+# container. Where the base has a link at D-Bus's, libdbus makes do with an empty file.
+MACHINE_ID = ("pycor-hooks-machine-id.tpl", "", ["create", "copy"])
 IDENTITY = {
-    "/etc/machine-id": ("pycor-hooks-machine-id.tpl", "", ["create", "copy"]),
+    "/etc/machine-id": MACHINE_ID,
+    "/var/lib/dbus/machine-id": MACHINE_ID,
     "/etc/hostname": ("pycor-hooks-hostname.tpl", "{{ container.name }}\n", ANEW),
     "/etc/hosts": ("pycor-hooks-hosts.tpl", HOSTS, ANEW),
 }
-# Replaced even where the base's metadata has one.
-ALWAYS = "/etc/machine-id"
 
 
 def metadata(
@@ -59,7 +60,7 @@ def metadata(
         for path, template in (base_metadata.get("templates") or {}).items()
     }
     for path, (file, _, when) in IDENTITY.items():
-        if path == ALWAYS or path not in templates:
+        if file == MACHINE_ID[0] or path not in templates:  # never the base's own machine-id
             templates[path] = {"when": list(when), "template": file, "create_only": False}
     properties = dict(base_metadata.get("properties") or {})
     properties |= {"description": f"A container on {base} (pycor-hooks)", OWNER: owner}

@@ -125,7 +125,12 @@ def text_in(content: bytes, name: str) -> str:
 def test_identity_templates() -> None:
     """Containers on a base without templates have their own hostname, hosts and machine-id."""
     templates = made_for({"templates": None})["templates"]
-    assert sorted(templates) == ["/etc/hostname", "/etc/hosts", "/etc/machine-id"]
+    assert sorted(templates) == [
+        "/etc/hostname",
+        "/etc/hosts",
+        "/etc/machine-id",
+        "/var/lib/dbus/machine-id",
+    ]
     assert templates["/etc/machine-id"]["when"] == ["create", "copy"]
     content = image.tarball(made_for({}), {})
     assert text_in(content, "templates/pycor-hooks-machine-id.tpl") == ""
