@@ -8,6 +8,8 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
+
 from lab.liblxc import Container, Monitor, make_base
 from pycor_hooks import kernel, mountinfo, overlay, record, takedown
 
@@ -165,6 +167,7 @@ def test_copies_of_the_mount_in_other_namespaces_go_with_it(web: Container) -> N
     end(other)
 
 
+@pytest.mark.host_root
 def test_an_overlay_that_lives_on_elsewhere_keeps_its_upper(web: Container) -> None:
     """Bound to another place in another namespace, the old overlay lives: no second one then."""
     web.start()

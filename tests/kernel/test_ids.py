@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.host_root
+
 UNPRIVILEGED = ("u 0 100000 1000000", "g 0 100000 1000000")
 ISOLATED = ("u 0 1165536 65536", "g 0 1165536 65536")
 WITH_HOLE = ("u 0 100000 1000", "u 1000 1000 1", "u 1001 101001 64535", "g 0 100000 65536")

@@ -66,6 +66,7 @@ def test_base_is_an_overlay_container(web: Container, daemon: Path) -> None:
 
 
 @pytest.mark.parametrize("owner", [(0, 50), (1000, 1000)])
+@pytest.mark.host_root
 def test_base_with_a_root_of_another_owner(
     web: Container, base: str, owner: tuple[int, int]
 ) -> None:
@@ -161,6 +162,7 @@ def test_no_space(daemon: Path) -> None:
         kernel.umount(str(pool))
 
 
+@pytest.mark.host_root
 def test_volume_readonly(daemon: Path) -> None:
     """A volume on a read-only file system is named as such."""
     pool = daemon / "storage-pools" / "pool"

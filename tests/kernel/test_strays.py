@@ -28,6 +28,7 @@ def start_and_stop(web: Container) -> None:
     web.stop()
 
 
+@pytest.mark.host_root
 def test_a_new_file_arrives_with_owner_mode_and_times(web: Container, bare: str) -> None:
     """A pushed file keeps what it was pushed with, and leaves the bare rootfs empty."""
     write(f"{bare}/etc/pushed", "pushed\n")
@@ -49,6 +50,7 @@ def test_a_file_replaces_the_one_that_the_container_has(web: Container, bare: st
     web.stop()
 
 
+@pytest.mark.host_root
 def test_an_existing_directory_keeps_owner_and_mode(web: Container, bare: str) -> None:
     """A directory that stands in both is the container's."""
     os.chmod(f"{bare}/etc", 0o700)
