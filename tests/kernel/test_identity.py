@@ -38,6 +38,7 @@ def test_a_directory_made_again(tmp_path: Path) -> None:
     assert identity_of(str(tree)) != before
 
 
+@pytest.mark.host_root
 def test_a_subvolume_made_again(tmp_path: Path) -> None:
     """A btrfs subvolume made again from the same snapshot is another tree."""
     disk, top = tmp_path / "disk", tmp_path / "top"

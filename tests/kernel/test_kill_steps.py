@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from lab.steps import Step
 
+pytestmark = pytest.mark.host_root
+
 HOST_ROOT = 100000
 IDMAP = tuple(f"{kind} 0 {HOST_ROOT} 65536" for kind in "ug")
 OWN = "written by the container\n"
