@@ -14,6 +14,7 @@ from pycor_hooks.bases import Base, find_base, protect
 from pycor_hooks.host_errors import ForeignImage, ForeignProfile, ProfileHasOtherBase, Restricted
 from pycor_hooks.output import Note
 from pycor_hooks.plan import label
+from pycor_hooks.prefix import DEFAULT as DEFAULT_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,9 +55,10 @@ def ensure(connection: Connection, wish: Wish, *, base_optional: bool = False) -
     if base.exists:
         yield from protect(base)
     else:
+        prefix = "" if wish.prefix == DEFAULT_PREFIX else f" --prefix {wish.prefix}"
         yield Note(
-            f"{connection.label}: base {base.name} does not exist yet: create it, then run "
-            f"pycor-hooks profile --base {wish.base} to protect it and to take over its templates"
+            f"{connection.label}: base {base.name} does not exist yet: create it, then protect it "
+            f"and take over its templates: pycor-hooks profile --base {wish.base}{prefix}"
         )
 
 
