@@ -59,7 +59,7 @@ def test_a_killed_monitor_with_a_watcher(overlays: Overlays, watcher: Watcher) -
         what="the overlay is taken down",
         timeout_s=TAKEN_DOWN_AFTER_S,
     )
-    assert "web1: its monitor is gone; overlay taken down" in watcher.log()
+    watcher.wait_log("web1: its monitor is gone; overlay taken down")  # said once it is done
     assert_clean_start(overlays, web1)
 
 

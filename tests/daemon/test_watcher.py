@@ -93,6 +93,11 @@ def test_two_watchers_and_remount_at_once(overlays: Overlays, watcher: Watcher) 
         assert monitor is not None
         os.kill(monitor.pid, signal.SIGKILL)
         until(lambda: not os.path.exists(containers[0].record), what="its overlay is gone")
+        until(
+            lambda: "overlay taken down" in watcher.log() + second.log(),
+            what="one of them has said so",
+        )
+        assert [each.end() for each in (watcher, second)] == [0, 0]  # nothing is under way
         logs = watcher.log() + second.log()
     assert "WARNING" not in logs
     assert "ERROR" not in logs
