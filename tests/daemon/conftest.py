@@ -118,6 +118,15 @@ def debian_overlays(
 
 
 @pytest.fixture
+def reinstalled(overlays: Overlays) -> Iterator[None]:
+    """Let the case install and uninstall as it likes: in the end all is as it was."""
+    bases = {instance.name for instance in overlays.client.instances()} & {"base", "debian"}
+    yield
+    for base in bases:
+        Overlays(overlays.daemon, base).install()
+
+
+@pytest.fixture
 def watcher(overlays: Overlays) -> Iterator[Watcher]:
     """``pycor-hooks watch`` on the daemon of this case, ready."""
     with Watcher(overlays.daemon) as watching:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -13,6 +13,7 @@ from lab import live
 from lab.daemon import POOL
 from lab.overlays import make_base
 from pycor_hooks import profile, share
+from tests.daemon.holdings import held, names
 from tests.daemon.test_update import APP
 
 if TYPE_CHECKING:
@@ -38,23 +39,11 @@ def _profile(
 
 def _refused(overlays: Overlays, *words: str) -> str:
     """What `profile` says, which has to fail and to change nothing."""
-    before = _all_profiles_and_images(overlays.client)
+    before = held(overlays.client)
     done = _profile(overlays, *words, check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert _all_profiles_and_images(overlays.client) == before
+    assert held(overlays.client) == before
     return done.stderr
-
-
-def _all_profiles_and_images(client: Client) -> list[Any]:
-    projects = client.query("/1.0/projects", recursion="1")
-    drop = {"last_used_at", "aliases"}  # one comes late, the other is listed by itself
-    rows = [
-        {key: value for key, value in row.items() if key not in drop}
-        for project in projects
-        for kind in ("profiles", "images", "images/aliases")
-        for row in client.in_project(project["name"]).query(f"/1.0/{kind}", recursion="1")
-    ]
-    return sorted(rows, key=str)
 
 
 def _project(overlays: Overlays, **config: str) -> Client:
@@ -123,9 +112,7 @@ def test_the_image_changes_with_the_base_s_metadata(overlays: Overlays, second: 
     done = _profile(overlays, "--base", "second")
     assert "image overlay-second replaced" in done.stdout
     now = _fingerprint(client, "overlay-second")
-    held = [row["fingerprint"] for row in client.query("/1.0/images", recursion="1")]
-    assert first not in held
-    assert now in held
+    assert names(client, "images") & {first, now} == {now}
     web1 = client.launch("overlay-second", "web1")
     assert web1.exec("cat", "/etc/hostname") == "web1.example.org\n"
 
