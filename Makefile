@@ -3,6 +3,7 @@
 #   make demo        a private LXD, three containers on one base, an upgrade of the base
 #   make test        unit, kernel and daemon tests: LXD on dir, Incus on btrfs
 #   make test-all    the same on every daemon, storage driver and id regime
+#   make soak        the faults of tests/faults at length, half an hour or more
 #   make lint        ruff with all rules, mypy strict
 #   make bench       the figures of README, into bench/results/
 #   make install     pycor-hooks on this host (make uninstall takes it away)
@@ -28,7 +29,7 @@ CAN_BE_ROOT := $(or $(filter 0,$(shell id -u)),$(SUDO))
 CODE := $(wildcard pycor_hooks lab tests bench)
 NEED_ROOT = $(if $(CAN_BE_ROOT),:,echo "make $@ needs root: run it as root, or install sudo" >&2; exit 1)
 
-.PHONY: demo test test-all lint bench install uninstall clean prepare
+.PHONY: demo test test-all soak lint bench install uninstall clean prepare
 
 demo:
 	@$(NEED_ROOT)
@@ -50,6 +51,11 @@ test: prepare
 test-all:
 	@$(NEED_ROOT)
 endif
+
+soak:
+	@$(NEED_ROOT)
+	@$(MAKE) --no-print-directory prepare
+	$(AS_ROOT) .venv/bin/pytest $(PYTEST_AS_ROOT) --soak $(ARGS) tests/faults
 
 lint: prepare
 	.venv/bin/ruff format --check .

@@ -9,11 +9,16 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what ``make test-all`` gives."""
+    """Add what ``make test-all`` and ``make soak`` give."""
     parser.addoption(
         "--all-pairs",
         action="store_true",
         help="run tests/daemon on every daemon, storage driver and id regime, not on two of them",
+    )
+    parser.addoption(
+        "--soak",
+        action="store_true",
+        help="run tests/faults in their long form, which takes more than half an hour",
     )
 
 

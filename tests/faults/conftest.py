@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Faults: injected one by one in a short form (make test), at length in a long one (make soak).
+
+A case asks for ``tally`` and counts each fault that it injects; the table of all of them closes
+the run, which fails where something was lost, leaked, or did not survive.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.tally import Tally
+from tests.daemons import (  # noqa: F401 - fixtures are found by their names here
+    daemon,
+    debian_installed,
+    debian_overlays,
+    installed,
+    on_each_daemon,
+    overlays,
+    reinstalled,
+    watcher,
+    world,
+)
+
+TALLY = pytest.StashKey[Tally]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One table for the whole run."""
+    config.stash[TALLY] = Tally()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each case once for each daemon."""
+    on_each_daemon(metafunc)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the table."""
+    lines = config.stash[TALLY].lines()
+    if lines:
+        terminalreporter.section("faults")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def tally(pytestconfig: pytest.Config) -> Tally:
+    """Where a case counts the faults that it injects."""
+    return pytestconfig.stash[TALLY]
+
+
+@pytest.fixture(scope="session")
+def soak(pytestconfig: pytest.Config) -> bool:
+    """Whether this is the long form."""
+    return bool(pytestconfig.getoption("--soak"))
