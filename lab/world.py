@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import glob
 import os
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 PARENT = "/var/tmp"  # noqa: S108 - on disk, and short enough for a unix socket's 108 bytes
 PREFIX = "pycor-lab-"
+LXCFS = "/var/lib/lxcfs"
 
 _CLONE_NEWNS = 0x20000
 _CLONE_NEWNET = 0x40000000
@@ -138,16 +140,27 @@ class World:
 
     def _start_lxcfs(self, cleanup: contextlib.ExitStack) -> None:
         """Give containers a /proc/meminfo of their own and the like; the host's lxcfs serves."""
-        if kernel.is_mount_root("/var/lib/lxcfs"):
+        if _lxcfs_serves():
             return
-        os.makedirs("/var/lib/lxcfs", exist_ok=True)
+        os.makedirs(LXCFS, exist_ok=True)
         lxcfs = Supervised(
-            ["lxcfs", "--pidfile", os.path.join(self.directory, "lxcfs.pid"), "/var/lib/lxcfs"],
+            ["lxcfs", "--pidfile", os.path.join(self.directory, "lxcfs.pid"), LXCFS],
             log=os.path.join(self.directory, "lxcfs.log"),
             env=os.environ,
         )
         cleanup.callback(lxcfs.end)
-        until(lambda: kernel.is_mount_root("/var/lib/lxcfs"), what="lxcfs serves")
+        until(_lxcfs_serves, what="lxcfs serves")
+
+
+def _lxcfs_serves() -> bool:
+    """Whether lxcfs is mounted and answers; a mount that it died under is detached, here only."""
+    try:
+        return kernel.is_mount_root(LXCFS)
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        kernel.umount(LXCFS, kernel.MNT_DETACH)
+        return _lxcfs_serves()
 
 
 def remove_abandoned() -> None:

@@ -53,6 +53,30 @@ def test_a_supervisor_outlives_nobody(tmp_path: Path) -> None:
     until(lambda: processes.look_up(pid) is None, what="the service is gone")
 
 
+DEAD_LXCFS = """
+import subprocess
+from lab import world
+from lab.wait import until
+from pycor_hooks import kernel
+kernel.umount(world.LXCFS, kernel.MNT_DETACH)  # the one that serves this test
+lxcfs = subprocess.Popen(["lxcfs", "-f", "-p", "lxcfs.pid", world.LXCFS])
+until(lambda: kernel.fs_magic(world.LXCFS) == 0x65735546, what="it serves")  # FUSE
+lxcfs.kill()
+lxcfs.wait()
+with world.World():
+    print(open(f"{world.LXCFS}/proc/uptime").read())
+"""
+
+
+def test_a_dead_lxcfs_is_replaced(daemon: Daemon, tmp_path: Path) -> None:
+    """Where lxcfs was killed and its mount has stayed, containers get one of the lab's own."""
+    del daemon  # it made the mount point
+    command = ["unshare", "--mount", sys.executable, "-c", DEAD_LXCFS]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[0]) > 0
+
+
 def test_limits_are_put_back_by_the_last_lab(daemon: Daemon, tmp_path: Path) -> None:
     """Two labs at once: the first to leave changes nothing, the last one puts back."""
     del daemon  # its world holds the real note; this test has one of its own
