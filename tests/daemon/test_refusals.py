@@ -10,11 +10,13 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import mountinfo
+import pytest
+
+from pycor_hooks import kernel, mountinfo
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lab.client import Instance
     from lab.overlays import Overlays
@@ -57,6 +59,49 @@ def _clash(_: Overlays, container: Instance) -> None:
     os.mkdir(f"{container.rootfs}/bin")
 
 
+def _work_is_a_file(_: Overlays, container: Instance) -> None:
+    os.makedirs(f"{container.volume}/overlay/upper")
+    with open(f"{container.volume}/overlay/work", "w", encoding="ascii"):
+        pass
+
+
+def _no_rootfs(overlays: Overlays, container: Instance) -> None:
+    """A base whose volume lies there as one of a stopped instance does on zfs, lvm and ceph."""
+    hollow = overlays.init("hollow")
+    os.rename(hollow.rootfs, f"{hollow.volume}/rootfs.away")
+    _base("--base hollow")(overlays, container)
+
+
+def _root_given_away(overlays: Overlays, container: Instance) -> None:
+    given = overlays.client.init("busybox", "given")
+    os.chown(given.rootfs, os.stat(given.rootfs).st_uid + 1000, -1)
+    _base("--base given")(overlays, container)
+
+
+def _layer_on(fstype: str, options: str, overlays: Overlays, container: Instance) -> None:
+    """Have the container's own layer on another file system, stored by the base's ids."""
+    base = os.stat(overlays.base.rootfs)
+    os.mkdir(f"{container.volume}/overlay")
+    kernel.mount(fstype, f"{container.volume}/overlay", fstype, 0, options)
+    for name in ("", "upper", "work"):
+        path = f"{container.volume}/overlay/{name}"
+        os.makedirs(path, exist_ok=True)
+        os.chown(path, base.st_uid, base.st_gid)
+
+
+def _no_idmapped_mounts(overlays: Overlays, container: Instance) -> None:
+    """A file system that cannot be idmapped, where base and container differ in their ids."""
+    if os.stat(overlays.base.rootfs).st_uid:
+        container.set(**{"security.privileged": "true"})
+    _layer_on("ramfs", "", overlays, container)
+
+
+def _no_space(overlays: Overlays, container: Instance) -> None:
+    _layer_on("tmpfs", "nr_inodes=4", overlays, container)  # with none left for a probe
+    with open(f"{container.volume}/overlay/upper/last", "w", encoding="ascii"):
+        pass
+
+
 REFUSALS = [
     Refusal("missing", _base("--base nobase"), ("base nobase does not exist", "create it, or")),
     Refusal("self", _base("--base self"), ("self cannot be its own base", "profile remove self")),
@@ -66,9 +111,25 @@ REFUSALS = [
     Refusal("own", _own_system, ("own has an operating system of its own", "sbin/init")),
     Refusal("link", _upper_is_a_link, ("overlay/upper is not a directory but a symlink",)),
     Refusal("clash", _clash, ("/bin was put into the stopped container as a directory",)),
+    Refusal("work", _work_is_a_file, ("overlay/work is not a directory but a file",)),
+    Refusal("onhollow", _no_rootfs, ("base hollow has no rootfs at", "move hollow -s bases")),
+    Refusal("ongiven", _root_given_away, ("base given is owned by", "chown root:root /")),
+    Refusal("nomap", _no_idmapped_mounts, ("cannot map the ids of", "Linux 5.19")),
+    Refusal("full", _no_space, ("no space left at", "raise the quota of the root disk")),
 ]
 
 
+@pytest.fixture
+def _layers_unmounted(overlays: Overlays) -> Iterator[None]:
+    """Unmount in the end what a refusal mounted as a container's own layer."""
+    yield
+    below = os.path.join(overlays.daemon.directory, "storage-pools", "")
+    for mount in mountinfo.read():
+        if mount.target.startswith(below) and mount.target.endswith("/overlay"):
+            kernel.umount(mount.target)
+
+
+@pytest.mark.usefixtures("_layers_unmounted")
 def test_refusals(overlays: Overlays) -> None:
     """Each refusal is one ERROR line with cause and remedy, and leaves nothing mounted."""
     overlays.launch("web0").stop()
