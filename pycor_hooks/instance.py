@@ -164,6 +164,9 @@ def identity_of(rootfs: str) -> str:
 class Config:
     """What the hooks need of LXC_CONFIG_FILE.
 
+    A newline alone ends a line, as for liblxc: the daemons let whoever may edit an instance put
+    every other character into it (``environment.NAME``), those at which str.splitlines breaks too.
+
     Attributes:
         idmap: the values of its ``lxc.idmap`` lines.
         log_file: ``lxc.log.file``, what ``lxc info --show-log`` shows; "" when there is none.
@@ -176,7 +179,7 @@ class Config:
         self.idmap: list[str] = []
         self.log_file = ""
         self.readonly = False
-        for line in text.splitlines():
+        for line in text.split("\n"):
             name, _, value = line.partition("=")
             name = name.strip()
             value = value.strip()

@@ -70,6 +70,15 @@ def test_an_error_of_the_kernel_is_named_with_its_path(
     assert f"stop: No such file or directory at {tmp_path}/nosuch (errno {errno.ENOENT})" in line
 
 
+def test_a_carriage_return_ends_no_line_of_the_config(tmp_path: Path) -> None:
+    """What a setting of an instance holds stays in its line: it cannot name a file to write."""
+    owned = tmp_path / "owned"
+    (tmp_path / "conf").write_bytes(b"lxc.environment = A=\rlxc.log.file = %s\r\n" % bytes(owned))
+    environ = {"LXC_NAME": "x", "LXC_CONFIG_FILE": str(tmp_path / "conf")}
+    assert hook.run("stop", [], environ) == 2
+    assert not owned.exists()
+
+
 def test_a_full_disk_is_named_wherever_it_shows(
     mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,14 @@ def test_config() -> None:
     assert not Config("lxc.rootfs.options = idmap=container\n").readonly
 
 
+@pytest.mark.parametrize("mark", "\v\f\r\x1c\x1d\x1e\x85\u2028\u2029")
+def test_a_setting_cannot_forge_a_line_of_the_config(mark: str) -> None:
+    """Only a newline ends a line, which the daemons take in no setting of an instance."""
+    forged = f"{mark}lxc.log.file = /etc/passwd{mark}lxc.idmap = b 0 0 9{mark}"
+    config = Config(f"lxc.environment = A=1{forged}\nlxc.log.file = /l\n")
+    assert (config.log_file, config.idmap) == ("/l", [])
+
+
 def test_a_long_command_socket_is_hashed() -> None:
     """A name that does not fit into sun_path is hashed, as liblxc does."""
     short = instance.command_socket("/var/lib/lxd/containers", "web1")
