@@ -162,6 +162,15 @@ class BadLayer(PycorError):
     )
 
 
+class BadRootfs(PycorError):
+    """The rootfs of an instance is not a directory, so it would lead elsewhere."""
+
+    template = (
+        "{path} is not a directory but {kind}, as no daemon makes it: {name} was imported from a "
+        "backup that somebody tampered with; find out who, and delete it ({client} delete {name})"
+    )
+
+
 class RootDiskReadonly(PycorError):
     """The root disk is read-only, which an overlay's upper cannot be."""
 

@@ -14,9 +14,17 @@ import os
 import stat
 
 from pycor_hooks import kernel
-from pycor_hooks.errors import BadLayer, LayerReadonly, NoSpace
+from pycor_hooks.errors import BadLayer, BadRootfs, LayerReadonly, NoSpace
 
-_KINDS = {stat.S_IFREG: "a file", stat.S_IFLNK: "a symlink"}
+KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFREG: "a file",
+    stat.S_IFLNK: "a symlink",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a fifo",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 def prepare(volume: str, lower: str) -> int:
@@ -51,6 +59,32 @@ def prepare(volume: str, lower: str) -> int:
             raise LayerReadonly(path=own, upperdir=f"{own}/upper") from error
         raise
     return os.lstat(own).st_uid
+
+
+def kind_of(path: str) -> str:
+    """What is at a path, in words: one of KINDS, or "missing". A link is a link, not its end."""
+    try:
+        return KINDS[stat.S_IFMT(os.lstat(path).st_mode)]
+    except FileNotFoundError:
+        return "missing"
+
+
+def check_rootfs(path: str, name: str, client: str) -> None:
+    """Refuse a rootfs that is no directory: a link would lead to any place of the host.
+
+    The daemons make directories, but they import what a backup holds.
+
+    Args:
+        path: the rootfs of a container or of a base.
+        name: the instance's.
+        client: of its daemon, for the remedy.
+
+    Raises:
+        BadRootfs: it is something else, or missing.
+    """
+    kind = kind_of(path)
+    if kind != KINDS[stat.S_IFDIR]:
+        raise BadRootfs(path=path, kind=kind, name=name, client=client)
 
 
 def shares_btrfs(volume: str, lower: str) -> bool:
@@ -89,9 +123,6 @@ def _make_directory(path: str, mode: int) -> None:
 
 
 def _check(path: str) -> None:
-    try:
-        kind = stat.S_IFMT(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        raise BadLayer(path=path, kind="missing") from None
-    if kind != stat.S_IFDIR:
-        raise BadLayer(path=path, kind=_KINDS.get(kind, "a special file"))
+    kind = kind_of(path)
+    if kind != KINDS[stat.S_IFDIR]:
+        raise BadLayer(path=path, kind=kind)

@@ -59,8 +59,10 @@ def pre_start(container: Instance, base: Instance, rootfs: str, config: Config) 
 def _mount(
     directory: str, container: Instance, base: Instance, rootfs: str, config: Config
 ) -> None:
+    client = instance.client_of(container.daemon)
+    layer.check_rootfs(rootfs, container.name, client)
     if config.readonly:
-        raise RootDiskReadonly(name=container.label, client=instance.client_of(container.daemon))
+        raise RootDiskReadonly(name=container.label, client=client)
     lower = check_base(container, base)
     ids = idmap.from_config(config.idmap)
     fs_ids = _root_of(ids, container, base)
@@ -131,13 +133,14 @@ def check_base(container: Instance, base: Instance) -> str:
     lower = f"{volume}/rootfs"
     if not os.path.isdir(volume):
         raise BaseNotFound(base=base.label, path=base.link)
-    if not os.path.isdir(lower):
+    if not os.path.lexists(lower):
         from pycor_hooks import pools  # noqa: PLC0415 - only a refusal pays for it
 
         driver = pools.driver_of(volume)
         raise BaseWithoutRootfs(
             base=base.label, path=lower, driver=driver, client=client, name=base.name
         )
+    layer.check_rootfs(lower, base.name, client)
     if os.path.lexists(f"{volume}/overlay"):
         raise BaseIsOverlay(base=base.label, path=f"{volume}/overlay")
     with os.scandir(lower) as entries:

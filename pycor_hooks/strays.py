@@ -18,6 +18,7 @@ import os
 import stat
 
 from pycor_hooks.errors import OwnSystem, StrayClash
+from pycor_hooks.layer import KINDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,15 +32,6 @@ _OWN_SYSTEM = ("sbin/init", "usr/sbin/init", "etc/os-release", "usr/lib/os-relea
 _METADATA_LIMIT = 1 << 20
 _METADATA_KEYS = ("templates:", "when:", "properties:")
 _COPY_CHUNK = 1 << 30
-_KINDS = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFREG: "a file",
-    stat.S_IFLNK: "a symlink",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFIFO: "a fifo",
-    stat.S_IFSOCK: "a socket",
-}
 _ACCEPTED = (stat.S_IFDIR, stat.S_IFREG, stat.S_IFLNK)
 
 
@@ -101,7 +93,7 @@ class Strays:
             if None in self._host_ids(mine.st_uid, mine.st_gid):
                 self._clash(here, kind, f"no id for its owner {mine.st_uid}:{mine.st_gid}")
             if other is not None and (kind == stat.S_IFDIR) != (other == stat.S_IFDIR):
-                self._clash(here, kind, _KINDS[other])
+                self._clash(here, kind, KINDS[other])
             if kind == stat.S_IFDIR:
                 self._check_directory(source, None if other is None else target, name, here)
 
@@ -116,7 +108,7 @@ class Strays:
                 os.close(beside)
 
     def _clash(self, path: str, kind: int, other: str) -> None:
-        raise StrayClash(path=path, kind=_KINDS[kind], other=other, bare=self._bare + path)
+        raise StrayClash(path=path, kind=KINDS[kind], other=other, bare=self._bare + path)
 
     def _move_all(self, source: int, target: int, path: str) -> None:
         for name in os.listdir(source):

@@ -54,6 +54,21 @@ def test_base_with_an_empty_rootfs(web: Container, daemon: Path) -> None:
     assert "the rootfs of base hollow" in refusal(web, "--base", "hollow")
 
 
+@pytest.mark.parametrize("name", ["web1", "base"])
+def test_a_rootfs_that_leads_elsewhere(web: Container, daemon: Path, name: str) -> None:
+    """A link in the place of a rootfs, a base's or the container's, is named and not followed.
+
+    Its owner is that of its end, so nothing else gives it away; and there may be nothing there.
+    """
+    end = make_base(daemon, "end") if name == "base" else f"{make_volume(str(daemon), 'end')}/rootfs"
+    rootfs = f"{daemon}/storage-pools/pool/containers/{name}/rootfs"
+    os.rename(rootfs, f"{daemon}/moved")
+    os.symlink(end, rootfs)
+    line = refusal(web)
+    assert f"{rootfs} is not a directory but a symlink" in line
+    assert f"lxc delete {name}" in line
+
+
 def test_base_is_the_container(web: Container) -> None:
     """A container that was given the profile of which it is the base is refused."""
     assert "web1 cannot be its own base" in refusal(web, "--base", "web1")
