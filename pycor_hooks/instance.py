@@ -130,13 +130,16 @@ def process_start(pid: int) -> int:
     """When a process started, in clock ticks since boot; 0 when it is gone or a zombie.
 
     Pid and start time together name a process for good (proc_pid_stat(5), fields 3 and 22).
+    One whose first thread has ended looks like a zombie and lives while it has others (field 20):
+    an init may do so on purpose.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b") ")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return 0 if fields[0] in {b"Z", b"X"} else int(fields[19])
+    ended = fields[0] in {b"Z", b"X"} and int(fields[17]) <= 1
+    return 0 if ended else int(fields[19])
 
 
 def process_alive(pid: int, start: int) -> bool:

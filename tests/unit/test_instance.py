@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
+from lab.wait import until
 from pycor_hooks import instance
 from pycor_hooks.errors import BadName, NotAHook, UnknownLayout
 from pycor_hooks.instance import Config, Instance
@@ -114,3 +117,30 @@ def test_processes_are_named_by_pid_and_start() -> None:
     assert instance.process_start(child) == 0
     assert not instance.process_alive(child, 0)
     os.waitpid(child, 0)
+
+
+_FIRST_THREAD_ENDS = """
+import ctypes, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+print(flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_lives_on_without_its_first_thread() -> None:
+    """It looks like a zombie, as an init may wish to; it is alive while another thread is."""
+    command = [sys.executable, "-c", _FIRST_THREAD_ENDS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        start = instance.process_start(process.pid)
+        until(lambda: _state_of(process.pid) == "Z", what="its first thread has ended")
+        assert instance.process_alive(process.pid, start)
+        assert process.stdin is not None
+        process.stdin.close()
+        until(lambda: not instance.process_alive(process.pid, start), what="the others have, too")
+
+
+def _state_of(pid: int) -> str:
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+        return stat.read().rpartition(") ")[2][0]
