@@ -57,8 +57,16 @@ class Instance:
         return f"{self.volume()}/rootfs"
 
     def running(self) -> bool:
-        """Whether the instance's [lxc monitor] lives: whether liblxc's command socket answers."""
-        return kernel.listens(command_socket(f"{self.daemon}/containers", self.key))
+        """Whether the instance's [lxc monitor] lives: whether it listens on liblxc's socket.
+
+        Any user of the host may listen on such a name and hold off every refresh: only a socket
+        of our own user's, root's, counts.
+        """
+        lxcpath = f"{self.daemon}/containers"
+        try:
+            return kernel.listener(command_socket(lxcpath, self.key)) == os.geteuid()
+        except BlockingIOError:
+            return _has_monitor(lxcpath, self.key)
 
 
 def command_socket(lxcpath: str, key: str) -> bytes:
@@ -72,6 +80,25 @@ def command_socket(lxcpath: str, key: str) -> bytes:
     if len(path) >= _SUN_PATH:
         path = b"lxc/%016x/command" % _fnv1a(os.fsencode(f"{lxcpath}/{key}"))
     return b"\0" + path
+
+
+def _has_monitor(lxcpath: str, key: str) -> bool:
+    """Whether a process of our own user's has the title that liblxc gives a monitor; slow."""
+    title = os.fsencode(f"[lxc monitor] {lxcpath} {key}\0")
+    return any(
+        _read_of(pid, "cmdline").startswith(title)
+        and b"\nUid:\t%d\t" % os.geteuid() in _read_of(pid, "status")
+        for pid in filter(str.isdigit, os.listdir("/proc"))
+    )
+
+
+def _read_of(pid: str, name: str) -> bytes:
+    """What /proc says of a process, nothing where it is gone."""
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 def _fnv1a(data: bytes) -> int:

@@ -41,6 +41,8 @@ _STATX_BTIME = 0x800
 _STATX_ATTR_MOUNT_ROOT = 0x2000
 _AF_UNIX = 1
 _SOCK_STREAM = 1
+_SOL_SOCKET = 1
+_SO_PEERCRED = 21 if os.uname().machine.startswith("ppc") else 17
 _PR_SET_SECUREBITS = 28
 _SECBIT_NO_SETUID_FIXUP = 0x4
 
@@ -161,25 +163,32 @@ def set_fs_ids(uid: int, gid: int) -> None:
     _libc.setfsuid(uid)
 
 
-def listens(address: bytes) -> bool:
-    """Whether a process listens on a unix stream socket, found out by connecting to it.
+def listener(address: bytes) -> int | None:
+    """The user id of the process that listens on a unix stream socket, found out by connecting.
 
     Args:
         address: what follows the family in a sockaddr_un; abstract when it begins with NUL
-            (unix(7)).
+            (unix(7), and SO_PEERCRED there).
+
+    Returns:
+        The effective user id with which it called listen(2), None where nobody listens.
+
+    Raises:
+        BlockingIOError: somebody listens, whose queue is full: the kernel does not say who.
     """
     kind = _SOCK_STREAM | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = _checked(_libc.socket(_AF_UNIX, kind, 0))
     try:
         sockaddr = _AF_UNIX.to_bytes(2, sys.byteorder) + address
         _checked(_libc.connect(descriptor, sockaddr, len(sockaddr)))
-    except ConnectionRefusedError:
-        return False
-    except BlockingIOError:
-        return True  # its queue is full
+        ucred, size = (ctypes.c_uint32 * 3)(), ctypes.c_uint32(12)
+        option = (_SOL_SOCKET, _SO_PEERCRED, ucred, ctypes.byref(size))
+        _checked(_libc.getsockopt(descriptor, *option))
+    except (ConnectionRefusedError, FileNotFoundError):
+        return None
     finally:
         os.close(descriptor)
-    return True
+    return ucred[1]
 
 
 class Statx:

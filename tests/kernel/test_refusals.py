@@ -60,7 +60,9 @@ def test_a_rootfs_that_leads_elsewhere(web: Container, daemon: Path, name: str) 
 
     Its owner is that of its end, so nothing else gives it away; and there may be nothing there.
     """
-    end = make_base(daemon, "end") if name == "base" else f"{make_volume(str(daemon), 'end')}/rootfs"
+    end = (
+        make_base(daemon, "end") if name == "base" else f"{make_volume(str(daemon), 'end')}/rootfs"
+    )
     rootfs = f"{daemon}/storage-pools/pool/containers/{name}/rootfs"
     os.rename(rootfs, f"{daemon}/moved")
     os.symlink(end, rootfs)

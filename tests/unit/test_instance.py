@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,9 @@ from lab.wait import until
 from pycor_hooks import instance
 from pycor_hooks.errors import BadName, NotAHook, UnknownLayout
 from pycor_hooks.instance import Config, Instance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ENVIRON = {
     "LXC_NAME": "blue_web1",
@@ -92,16 +96,65 @@ def test_a_long_command_socket_is_hashed() -> None:
     assert len(long) == len("\0lxc/0123456789abcdef/command")
 
 
-def test_an_instance_runs_while_its_command_socket_listens() -> None:
-    """Nobody is asked but the kernel; a full queue still means that somebody listens."""
-    web = Instance(f"/nowhere/{os.getpid()}", "default", "web1")
-    assert not web.running()
+@pytest.fixture
+def web() -> Iterator[tuple[Instance, socket.socket]]:
+    """An instance, and a bound socket of its monitor's name."""
+    found = Instance(f"/nowhere/{os.getpid()}", "default", "web1")
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(instance.command_socket(f"{web.daemon}/containers", web.key))
-        server.listen(0)
-        for _ in range(3):
-            assert web.running()
-    assert not web.running()
+        server.bind(instance.command_socket(f"{found.daemon}/containers", found.key))
+        yield found, server
+
+
+def test_an_instance_runs_while_its_command_socket_listens(
+    web: tuple[Instance, socket.socket],
+) -> None:
+    """Nobody is asked but the kernel."""
+    found, server = web
+    assert not found.running()
+    server.listen(0)
+    assert found.running()
+    server.close()
+    assert not found.running()
+
+
+def test_a_monitor_too_busy_to_answer_runs(web: tuple[Instance, socket.socket]) -> None:
+    """With a full queue the socket tells nothing: then a process of its title counts."""
+    found, server = web
+    server.listen(0)
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.connect(server.getsockname())
+        assert not found.running()
+        title = f"[lxc monitor] {found.daemon}/containers web1"
+        with subprocess.Popen([title, "infinity"], executable="/bin/sleep") as monitor:
+            until(found.running, what="it is seen")
+            monitor.kill()
+        assert not found.running()
+
+
+@pytest.mark.host_root
+@pytest.mark.parametrize("queue", [0, 5])
+def test_another_user_who_listens_in_its_place_is_not_its_monitor(queue: int) -> None:
+    """Anybody may listen on an abstract name, and give a process any title."""
+    found = Instance(f"/nowhere/{os.getpid()}", "default", "web1")
+    address = instance.command_socket(f"{found.daemon}/containers", found.key)
+    code = (
+        "import socket, sys\n"
+        f"server, other = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)\n"
+        f"server.bind({address!r}); server.listen({queue}); other.connect({address!r})\n"
+        "print(flush=True); sys.stdin.read()\n"
+    )
+    title = f"[lxc monitor] {found.daemon}/containers web1"
+    with subprocess.Popen(
+        [title, "-IS", "-c", code],
+        executable="/usr/bin/python3",
+        user=65534,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as impostor:
+        assert impostor.stdout is not None
+        impostor.stdout.readline()
+        assert not found.running()
+        impostor.communicate()
 
 
 def test_processes_are_named_by_pid_and_start() -> None:
