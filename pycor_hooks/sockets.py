@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which LXD and Incus daemons this host has, and which of them run, without connecting to one.
+"""Which LXD and Incus daemons this host has, and which of them run, without starting one.
 
 A daemon is known by its state directory; its API is `DIRECTORY/unix.socket`.
 That socket may belong to systemd (`lxd.socket`, `incus.socket`): connecting to it starts a daemon
-which its operator has stopped. So whether a daemon runs is read from `/proc/net/unix`:
-the socket which it makes for its guests is never passed in by systemd
-and is gone from that table as soon as the process is, a SIGKILL included
+which its operator has stopped. So whether a daemon runs is asked of the socket which it makes for
+its guests: that one is never passed in by systemd, and nobody listens on it any more as soon as
+the process is gone, a SIGKILL included
 (seen on LXD 5.0.2 and Incus 6.0.4; endpoints.go and devlxd.go, dev_incus.go in newer ones).
+`/proc/net/unix` would tell as well, and whatever any user wrote into the name of a socket.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from pycor_hooks import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,9 +29,6 @@ SNAP_REASON = (
 )
 # The guests' socket, below the state directory, of either kind.
 GUEST_SOCKETS = {"lxd": "devlxd/sock", "incus": "guestapi/sock"}
-PROC_NET_UNIX = "/proc/net/unix"
-# __SO_ACCEPTCON in the column "Flags" of proc_pid_net(5): listen(2) was called.
-LISTENS = 0x10000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +77,17 @@ def find_daemons(
     return [daemon for daemon in found if os.path.exists(daemon.socket)]
 
 
-def is_listening(daemon: Daemon, table: str = PROC_NET_UNIX) -> bool:
-    """Tell whether a process of this daemon is there to answer, without connecting to it.
+def is_listening(daemon: Daemon) -> bool:
+    """Tell whether a process of this daemon is there to answer.
 
-    `table` is the file to read, see proc_pid_net(5); its paths are the ones given to bind(2),
-    so they are compared by what they lead to.
+    Raises:
+        OSError: its directory cannot be looked into.
     """
-    ending = f"/{GUEST_SOCKETS[daemon.kind]}"
-    with open(table, encoding="utf-8", errors="surrogateescape") as lines:
-        next(lines, None)
-        for line in lines:
-            # Num: RefCount Protocol Flags Type St Inode Path
-            fields = line.rstrip("\n").split(maxsplit=7)
-            if len(fields) < 8 or not fields[7].endswith(ending):  # noqa: PLR2004
-                continue
-            if int(fields[3], 16) & LISTENS and _same(fields[7][: -len(ending)], daemon.directory):
-                return True
-    return False
+    path = f"{daemon.directory}/{GUEST_SOCKETS[daemon.kind]}"
+    try:
+        return kernel.listener(os.fsencode(path) + b"\0") is not None
+    except BlockingIOError:
+        return True  # it is busy
 
 
 def _daemon(kind: str, directory: str) -> Daemon:
@@ -107,10 +101,3 @@ def _kind_of(directory: str, *, is_incus: bool) -> str:
         if os.path.isdir(os.path.join(directory, os.path.dirname(guest_socket))):
             return kind
     return "incus" if is_incus or "incus" in os.path.basename(directory) else "lxd"
-
-
-def _same(one: str, other: str) -> bool:
-    try:
-        return one == other or os.path.samefile(one, other)
-    except OSError:
-        return False

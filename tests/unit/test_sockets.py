@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -133,3 +134,34 @@ def test_bound_is_not_listening(tmp_path: Path) -> None:
         bound.bind(f"{tmp_path}/a/devlxd/sock")
         assert not is_listening(Daemon("lxd", f"{tmp_path}/a"))
         assert is_listening(Daemon("lxd", f"{tmp_path}/b"))
+
+
+@pytest.mark.parametrize("flags", ["00010000", "garbled"])
+def test_a_name_that_looks_like_a_line_of_the_kernel_s_table(flags: str) -> None:
+    """Any user may give a socket a name of several lines; none of them speaks for a daemon."""
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp", prefix="") as directory,
+        socket.socket(socket.AF_UNIX) as forged,
+    ):
+        forged.bind(f"\0\n0: 2 0 {flags} 0001 01 1 {directory}/devlxd/sock")
+        forged.listen()
+        assert not is_listening(Daemon("lxd", directory))
+
+
+def test_a_relative_name_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path that a socket was bound to says nothing without the directory it began in."""
+    for directory in (tmp_path / "lxd", tmp_path / "home" / "lxd"):
+        (directory / "devlxd").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "home")
+    with listen("lxd/devlxd/sock"):
+        monkeypatch.chdir(tmp_path)
+        assert not is_listening(Daemon("lxd", f"{tmp_path}/lxd"))
+
+
+def test_busy(tmp_path: Path) -> None:
+    """A daemon whose guests keep its queue full runs."""
+    (tmp_path / "devlxd").mkdir()
+    with listen(f"{tmp_path}/devlxd/sock") as busy:
+        busy.listen(0)
+        for _ in range(3):
+            assert is_listening(Daemon("lxd", str(tmp_path)))
