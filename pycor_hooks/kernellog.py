@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Listen to the kernel's log during one system call, and find who holds an upper.
+"""Listen to the kernel's log during one system call.
 
 With index=off the kernel lets two overlays share an upper, where they corrupt it: mount(2)
 returns 0, and only the log says "upperdir is in-use". So we ask the log.
@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import os
 
-from pycor_hooks import mountinfo
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
 _IN_USE = b"overlayfs: upperdir is in-use"
 _RECORD_SIZE = 8192
+_RECORDS = 1000
 
 
 class KernelLog:
@@ -37,30 +36,20 @@ class KernelLog:
         if self._descriptor >= 0:
             os.close(self._descriptor)
 
-    def upper_is_in_use(self) -> bool:
-        """Whether an overlay was mounted on an upper that another one holds."""
-        while self._descriptor >= 0:
+    def may_tell_of_a_shared_upper(self) -> bool:
+        """Whether an overlay may have been mounted on an upper that another one holds.
+
+        The log does not say whose upper it is, nor does it keep everything: others write to it,
+        and may write more than can be read (BrokenPipeError: records were overwritten).
+        """
+        if self._descriptor < 0:
+            return False
+        for _ in range(_RECORDS):
             try:
                 if _IN_USE in os.read(self._descriptor, _RECORD_SIZE):
                     return True
             except BlockingIOError:
                 return False
             except BrokenPipeError:
-                continue  # records were overwritten before we read them (kmsg)
-        return False
-
-
-def holder_of(upperdir: str) -> str:
-    """Name a process whose mount namespace still has an overlay on ``upperdir``.
-
-    Args:
-        upperdir: as the mount table shows it, without the staged names of mapped layers.
-    """
-    for process in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            mounts = mountinfo.read(process)
-        except OSError:
-            continue
-        if any(upperdir in mount.layers("upperdir") for mount in mounts):
-            return f"process {process} in a mount namespace of its own"
-    return "a process in a mount namespace of its own"
+                return True
+        return True

@@ -23,9 +23,8 @@ from pycor_hooks.errors import (
     NoIdmappedMounts,
     NoSpace,
     NotOurs,
-    StillHeld,
 )
-from pycor_hooks.kernellog import KernelLog, holder_of
+from pycor_hooks.kernellog import KernelLog
 from pycor_hooks.mountinfo import escape_layer
 
 SOURCE = "pycor-hooks"
@@ -115,7 +114,7 @@ def mount(layers: Layers, merged: str) -> None:
 
 def _mount(lowerdirs: list[str], volume: str, merged: str, layers: Layers) -> None:
     try:
-        alone = any(_mount_alone(lowerdirs, volume, merged) for _ in range(_TRIES))
+        _mount_alone(lowerdirs, volume, merged, layers)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise NoSpace(path=layers.volume, error=error.strerror) from error
@@ -125,12 +124,6 @@ def _mount(lowerdirs: list[str], volume: str, merged: str, layers: Layers) -> No
             upperdir=f"{layers.volume}/upper",
             hint=_HINTS.get(error.errno or 0, "the kernel log (dmesg) may say more"),
         ) from error
-    if not alone:
-        raise StillHeld(
-            path=f"{layers.volume}/upper",
-            holder=holder_of(f"{volume}/upper"),
-            remedy="end that process (grep -l pycor-hooks /proc/[0-9]*/mountinfo lists them all)",
-        )
     if not kernel.is_mount_root(merged) or kernel.fs_magic(merged) != kernel.OVERLAYFS_SUPER_MAGIC:
         raise NotOurs(path=merged)
     if os.statvfs(merged).f_flag & os.ST_RDONLY:  # which mount(2) does not call a failure
@@ -138,19 +131,25 @@ def _mount(lowerdirs: list[str], volume: str, merged: str, layers: Layers) -> No
         raise LayerReadonly(path=merged, upperdir=f"{layers.volume}/upper")
 
 
-def _mount_alone(lowerdirs: list[str], volume: str, merged: str) -> bool:
-    """Mount, and undo it where the kernel complains that an upper has two overlays.
+def _mount_alone(lowerdirs: list[str], volume: str, merged: str, layers: Layers) -> None:
+    """Mount, unless another overlay holds the upper.
 
-    The log does not say whose upper; so one complaint may be about another's mount, made in the
-    same instant, and the caller tries again.
+    A complaint in the log may be about anybody's mount, or forged: it is a reason to look closer.
     """
+    data = options(lowerdirs, volume)
     with KernelLog() as log:
-        kernel.mount(SOURCE, merged, "overlay", 0, options(lowerdirs, volume))
-        if not log.upper_is_in_use():
-            return True
+        kernel.mount(SOURCE, merged, "overlay", 0, data)
+        if not log.may_tell_of_a_shared_upper():
+            return
     kernel.umount(merged)
-    time.sleep(_PAUSE)
-    return False
+    from pycor_hooks import held  # noqa: PLC0415 - only a complaint needs it
+
+    for _ in range(_TRIES):
+        if not held.is_held(f"{volume}/upper", f"{layers.staging}/probe"):
+            kernel.mount(SOURCE, merged, "overlay", 0, data)
+            return
+        time.sleep(_PAUSE)
+    raise held.error(f"{layers.volume}/upper", f"{volume}/upper")
 
 
 def _stage(
@@ -176,7 +175,7 @@ def _stage(
 
 def unstage(staging: str) -> None:
     """Detach what :func:`mount` staged, also what one that was killed left behind."""
-    for name in ("volume", "lower"):
+    for name in ("volume", "lower", "probe"):
         path = f"{staging}/{name}"
         while kernel.is_mount_root(path):
             kernel.umount(path, kernel.MNT_DETACH)

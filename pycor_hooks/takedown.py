@@ -103,7 +103,7 @@ def everything(directory: str, rootfs: str) -> None:
 
 
 def _remove_all_but_state(directory: str) -> None:
-    for name in ("merged", "empty", "volume", "lower"):
+    for name in ("merged", "empty", "volume", "lower", "probe"):
         _rmdir(f"{directory}/{name}")
     _unlink(f"{directory}/.state")
 

@@ -12,9 +12,12 @@ import pytest
 
 from lab.liblxc import Container, Monitor, make_base
 from pycor_hooks import kernel, mountinfo, overlay, record, takedown
+from pycor_hooks.kernellog import KernelLog
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pytest_mock import MockerFixture
 
 
 def read(path: str) -> str:
@@ -179,6 +182,34 @@ def test_an_overlay_that_lives_on_elsewhere_keeps_its_upper(web: Container) -> N
     end(other)
     web.start()
     web.stop()
+
+
+@pytest.mark.host_root
+def test_a_complaint_about_another_s_upper_stops_nobody(
+    web: Container, base: str, mocker: MockerFixture
+) -> None:
+    """Whoever can mount can fill the kernel log with complaints.
+
+    The log is a mock: what is in the real one counts as a complaint in other tests, too.
+    """
+    web.start()
+    web.stop()
+    staging, merged = f"{web.daemon}/staging", f"{web.daemon}/merged"
+    layers = overlay.Layers(
+        lowerdirs=[base],
+        volume=f"{web.volume}/overlay",
+        lower_map=None,
+        upper_map=None,
+        fs_ids=(0, 0),
+        staging=staging,
+    )
+    for directory in (staging, merged):
+        os.mkdir(directory)
+    mocker.patch.object(KernelLog, "may_tell_of_a_shared_upper", return_value=True)
+    overlay.mount(layers, merged)
+    assert read(f"{merged}/etc/hostname") == "etc/hostname of base\n"
+    kernel.umount(merged)
+    assert (os.listdir(staging), os.listdir(f"{staging}/probe")) == (["probe"], [])
 
 
 def test_a_busy_overlay_stays_until_it_is_left(web: Container) -> None:
