@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether another overlay holds an upper, and who has it.
+"""Whether another overlay holds an upper, who has it, and how to cut it off.
 
 Asked for only where the kernel seems to have complained. Everybody who can mount, in a container
 or in a user namespace of his own, can make it complain, and can show any mount in his own table.
@@ -10,6 +10,7 @@ Imported by the hooks: standard library only.
 from __future__ import annotations
 
 import os
+import stat
 import time
 
 from pycor_hooks import kernel, mountinfo
@@ -46,6 +47,35 @@ def is_held(upperdir: str, scratch: str) -> bool:
         return True
     finally:
         kernel.umount(scratch, kernel.MNT_DETACH)
+
+
+def cut_off(rootfs: str) -> bool:
+    """Detach what is mounted on a container's rootfs in all mount namespaces.
+
+    Whoever copies the host's mount namespace while the container starts has a copy of the bind
+    that pre-start puts there; any user can (``unshare -Urm``). Made private, that copy outlives
+    ours and holds the upper. A rename over the directory detaches it, too
+    (mount_namespaces(7), "Restrictions on mount namespaces").
+
+    Args:
+        rootfs: where nothing is mounted in our own namespace.
+
+    Returns:
+        Whether it was done: not where something lies in it.
+    """
+    if os.listdir(rootfs):
+        return False
+    old = os.lstat(rootfs)
+    new = f"{rootfs}.new"
+    try:
+        os.mkdir(new, 0o700)
+    except FileExistsError:  # from a try that was killed
+        os.rmdir(new)
+        os.mkdir(new, 0o700)
+    os.chown(new, old.st_uid, old.st_gid)
+    os.chmod(new, stat.S_IMODE(old.st_mode))
+    os.rename(new, rootfs)
+    return True
 
 
 def error(upperdir: str, seen_as: str) -> StillHeld:

@@ -82,10 +82,22 @@ def _mount(
         os.makedirs(layers.lowerdirs[1], 0o755, exist_ok=True)
     record.write()
     os.makedirs(record.merged, 0o700, exist_ok=True)
-    overlay.mount(layers, record.merged)
+    _mount_or_cut_off(layers, record.merged, rootfs)
     _move_strays(container, rootfs, record.merged, ids, fs_ids)
     kernel.mount(record.merged, rootfs, "", kernel.MS_BIND)
     kernel.mount("", rootfs, "", kernel.MS_PRIVATE)
+
+
+def _mount_or_cut_off(layers: overlay.Layers, merged: str, rootfs: str) -> None:
+    """Mount; where the upper is held, try once more without those who copied an earlier bind."""
+    try:
+        overlay.mount(layers, merged)
+    except StillHeld:
+        from pycor_hooks import held  # noqa: PLC0415 - a rare need
+
+        if not held.cut_off(rootfs):
+            raise
+        overlay.mount(layers, merged)
 
 
 def _move_strays(

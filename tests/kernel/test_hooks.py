@@ -185,6 +185,33 @@ def test_an_overlay_that_lives_on_elsewhere_keeps_its_upper(web: Container) -> N
 
 
 @pytest.mark.host_root
+def test_a_copy_of_the_bind_on_the_rootfs_is_cut_off(web: Container) -> None:
+    """A namespace that was copied while the container started does not hold its upper for ever.
+
+    Any user can make one, and be it by ``unshare -Urm``. With something in the bare rootfs, which
+    cannot be replaced then, the start is refused, and nothing is lost.
+    """
+    assert web.pre_start() == 0
+    other = other_namespace("true")
+    web.init = subprocess.Popen(["/bin/sleep", "infinity"])
+    assert web.hook("start-host") == 0
+    web.stop()
+    owner = os.stat(web.rootfs)
+    write(f"{web.rootfs}/pushed", "pushed\n")
+    assert web.pre_start() == 1
+    assert f"is still held by process {other.pid} in a mount namespace of its own" in web.log()
+    assert read(f"{web.rootfs}/pushed") == "pushed\n"
+    os.unlink(f"{web.rootfs}/pushed")
+    os.mkdir(f"{web.rootfs}.new")  # a try that was killed
+    web.start()
+    web.stop()
+    now = os.stat(web.rootfs)
+    assert (now.st_mode, now.st_uid, now.st_gid) == (owner.st_mode, owner.st_uid, owner.st_gid)
+    assert sorted(os.listdir(web.volume)) == ["overlay", "rootfs"]
+    end(other)
+
+
+@pytest.mark.host_root
 def test_a_complaint_about_another_s_upper_stops_nobody(
     web: Container, base: str, mocker: MockerFixture
 ) -> None:
