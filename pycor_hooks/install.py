@@ -129,10 +129,22 @@ def open_to_all() -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone_in(directory: str) -> Iterator[None]:
-    """Wait until no other install or uninstall works here."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    """Wait until no other install or uninstall works here.
+
+    The lock is on a file that only its owner may open, and that is gone afterwards: on the
+    directory, which all may read, all could hold it (flock(2) asks for no right but to open).
+    """
+    path = os.path.join(directory, ".lock")
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        descriptor = os.open(path, flags, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                break
+        os.close(descriptor)  # whoever held it before has removed it
+    try:
         yield
     finally:
+        os.unlink(path)
         os.close(descriptor)

@@ -166,8 +166,8 @@ def remove_hooks(prefix: str) -> Iterator[str]:
         if tree.current(prefix) in versions:
             os.unlink(link)
         tree.remove(prefix, versions)
-        with contextlib.suppress(OSError):
-            os.rmdir(prefix)
+    with contextlib.suppress(OSError):
+        os.rmdir(prefix)
     if versions:
         yield f"hooks removed from {prefix}"
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -166,6 +168,40 @@ def test_removed(tmp_path: Path) -> None:
     list(uninstall.remove_hooks(str(home)))
     assert not home.exists()
     assert list(uninstall.remove_hooks(str(home))) == []
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    """One waits until the other is done, and no lock is left."""
+    order = []
+
+    def second() -> None:
+        with install.alone_in(str(tmp_path)):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with install.alone_in(str(tmp_path)):
+        thread.start()
+        lock = tmp_path / ".lock"
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+        with lock.open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_who_may_only_read_holds_nothing_up(tmp_path: Path) -> None:
+    """Anybody may lock a directory that he can open, and an install does not wait for him."""
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    installing = threading.Thread(target=install_hooks, args=(tmp_path,))
+    installing.start()
+    installing.join(60)
+    os.close(descriptor)
+    installed = not installing.is_alive()
+    installing.join()
+    assert installed
 
 
 def test_fast_half_only() -> None:
