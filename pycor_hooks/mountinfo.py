@@ -66,18 +66,21 @@ def read(process: str = "self") -> list[Mount]:
 
 
 def unescape(field: str) -> str:
-    r"""Undo the kernel's ``\040``-like escapes of space, tab, newline, backslash and ``#``."""
+    r"""Undo escapes such as ``\040``, by which the kernel writes space, newline and backslash.
+
+    Args:
+        field: decoded by os.fsdecode; a backslash that begins no such escape stays.
+    """
     if "\\" not in field:
         return field
-    head, *parts = field.split("\\")
-    text = head
+    raw, *parts = os.fsencode(field).split(b"\\")
     for part in parts:
         octal = part[:3]
-        if len(octal) == 3 and octal.isdigit() and octal <= "377":  # noqa: PLR2004 - three digits
-            text += chr(int(octal, 8)) + part[3:]
+        if len(octal) == 3 and octal <= b"377" and not octal.strip(b"01234567"):  # noqa: PLR2004
+            raw += bytes([int(octal, 8)]) + part[3:]
         else:
-            text += "\\" + part
-    return text
+            raw += b"\\" + part
+    return os.fsdecode(raw)
 
 
 def split_layers(value: str) -> list[str]:

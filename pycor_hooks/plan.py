@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pycor_hooks.errors import printable
 from pycor_hooks.events import Change
 
 if TYPE_CHECKING:
@@ -35,8 +37,11 @@ class Base(NamedTuple):
 
 
 def label(project: str, name: str) -> str:
-    """Return a name as people write it: the project before it, but for the default one."""
-    return name if project == "default" else f"{project}/{name}"
+    """Return a name as people write it: the project before it, but for the default one.
+
+    The daemons let projects and profiles be called anything; what is no plain text is escaped.
+    """
+    return printable(name if project == "default" else f"{project}/{name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,7 @@ def profiles_naming(base: Base, profiles: Iterable[tuple[str, Mapping[str, Any]]
 def _bases_named(raw_lxc: str) -> list[str]:
     """Return the values of `--base` in the hook lines of a raw.lxc text."""
     named = []
-    for line in raw_lxc.splitlines():
+    for line in raw_lxc.split("\n"):
         key, _, value = line.partition("=")
         if not key.strip().startswith("lxc.hook."):
             continue
@@ -152,7 +157,7 @@ def _bases_named(raw_lxc: str) -> list[str]:
             words = shlex.split(value)
         except ValueError:
             words = value.split()
-        for word, following in zip(words, [*words[1:], ""], strict=True):
+        for word, following in pairwise([*words, ""]):
             if word == "--base":
                 named.append(following)
             elif word.startswith("--base="):

@@ -79,7 +79,7 @@ def body(*, prefix: str, base: str) -> dict[str, Any]:
 
 def base_of(raw_lxc: str) -> str | None:
     """The base that hook lines of ours name, None where there are none."""
-    for line in raw_lxc.splitlines():
+    for line in raw_lxc.split("\n"):
         match = _HOOK_LINE.fullmatch(line.strip())
         if match and match["base"]:
             return match["base"]
@@ -88,7 +88,7 @@ def base_of(raw_lxc: str) -> str | None:
 
 def prefix_of(raw_lxc: str) -> str | None:
     """Where the hooks are that hook lines of ours name, None where there are none."""
-    for line in raw_lxc.splitlines():
+    for line in raw_lxc.split("\n"):
         match = _HOOK_LINE.fullmatch(line.strip())
         if match:
             return match["prefix"]
@@ -109,12 +109,12 @@ def is_as_made(profile: Mapping[str, Any]) -> bool:
 
 def foreign_lines(raw_lxc: str) -> list[str]:
     """The lines of a raw.lxc that are not ours: an operator's own."""
-    return [line for line in raw_lxc.splitlines() if line.strip() and not _is_our_line(line)]
+    return [line for line in raw_lxc.split("\n") if line.strip() and not _is_our_line(line)]
 
 
 def merge(old: str, new: str) -> str:
     """The new raw.lxc with the operator's own lines of the old one below it."""
-    return "".join(f"{line}\n" for line in [*new.splitlines(), *foreign_lines(old)])
+    return "".join(f"{line}\n" for line in [*new.strip("\n").split("\n"), *foreign_lines(old)])
 
 
 def _is_our_line(line: str) -> bool:

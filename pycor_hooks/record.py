@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from pycor_hooks import mountinfo
 from pycor_hooks.errors import BadState
 
 RUN = "/run/pycor-hooks"
@@ -15,6 +16,7 @@ STATE_VERSION = "1"
 
 _TEXT = ("daemon", "project", "name", "base_project", "base_name", "upperdir", "workdir")
 _MORE_TEXT = ("rootfs", "lower_identity")
+_YEAR_10000 = 253402300800
 _NUMBERS = ("monitor", "monitor_start", "init", "init_start")
 
 
@@ -115,9 +117,9 @@ def read(directory: str) -> Record:
     for line in text.splitlines():
         attribute, _, value = line.partition("=")
         if attribute == "LOWERDIR":
-            lowerdirs.append(_unescape_value(value))
+            lowerdirs.append(mountinfo.unescape(value))
         else:
-            values[attribute] = _unescape_value(value)
+            values[attribute] = mountinfo.unescape(value)
     if values.get("VERSION") != STATE_VERSION:
         raise BadState(path=path, reason=f"VERSION is {values.get('VERSION')!r}")
     try:
@@ -125,7 +127,7 @@ def read(directory: str) -> Record:
             **{attribute: values[attribute.upper()] for attribute in (*_TEXT, *_MORE_TEXT)},
             **{attribute: int(values[attribute.upper()]) for attribute in _NUMBERS},
             lowerdirs=lowerdirs,
-            started_at=float(values["STARTED_AT"]),
+            started_at=_seconds(values["STARTED_AT"]),
             refreshed_at=refreshed_at,
         )
     except (KeyError, ValueError) as error:
@@ -133,6 +135,13 @@ def read(directory: str) -> Record:
     if record.directory != directory:
         raise BadState(path=path, reason=f"it belongs into {record.directory}")
     return record
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < _YEAR_10000:
+        raise ValueError(text)
+    return seconds
 
 
 def key_of(project: str, name: str) -> str:
@@ -167,17 +176,15 @@ def _escape_character(character: str, position: int) -> str:
 
 
 def unescape(name: str) -> str:
-    """Undo :func:`escape`."""
-    raw = bytearray()
-    rest = name
-    while rest:
-        if rest.startswith("\\x"):
-            raw.append(int(rest[2:4], 16))
-            rest = rest[4:]
+    """Undo :func:`escape`; what it does not write stays as it is."""
+    raw, *parts = os.fsencode(name.replace("-", "/")).split(b"\\x")
+    for part in parts:
+        digits = part[:2]
+        if len(digits) == 2 and not digits.strip(b"0123456789abcdef"):  # noqa: PLR2004
+            raw += bytes([int(digits, 16)]) + part[2:]
         else:
-            raw += b"/" if rest[0] == "-" else os.fsencode(rest[0])
-            rest = rest[1:]
-    return "/" + os.fsdecode(bytes(raw))
+            raw += b"\\x" + part
+    return "/" + os.fsdecode(raw)
 
 
 def _escape_value(value: str) -> str:
@@ -189,13 +196,3 @@ def _escape_value(value: str) -> str:
 
 def _octal(character: str) -> str:
     return "".join(f"\\{byte:03o}" for byte in os.fsencode(character))
-
-
-def _unescape_value(value: str) -> str:
-    if "\\" not in value:
-        return value
-    head, *parts = value.split("\\")
-    raw = os.fsencode(head)
-    for part in parts:
-        raw += bytes([int(part[:3], 8)]) + os.fsencode(part[3:])
-    return os.fsdecode(raw)

@@ -49,6 +49,12 @@ def test_a_path_survives_the_options_of_the_mount(path: str) -> None:
     assert split_layers(escape_layer(path) + ":" + escape_layer(path)) == [path, path]
 
 
+@pytest.mark.parametrize("field", [r"\189", r"\400", r"\1", "\\1²0", "\\"])
+def test_what_is_no_escape_stays(field: str) -> None:
+    """Three octal digits of one byte are an escape, and nothing else is."""
+    assert unescape(field) == field
+
+
 @given(st.text())
 def test_unescape_never_fails(field: str) -> None:
     """Backslashes that are no octal escape stay."""

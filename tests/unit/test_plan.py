@@ -47,6 +47,17 @@ def test_by_base() -> None:
     assert by_base([web1, web2, web3, web4]) == {BASE: [web1, web3], other: [web2], incus: [web4]}
 
 
+def test_a_project_of_a_hostile_name() -> None:
+    """The daemons take any name of a project; people are shown one line, and no commands."""
+    assert str(Base(LXD, "a\x1b[31m\n\u202e", "base")) == r"a\x1b[31m\n\u202e/base"
+
+
+def test_a_hook_line_that_names_nothing() -> None:
+    """An empty hook line, which takes hooks back, is one like others."""
+    profiles = [("default", {"name": "p", "config": {"raw.lxc": "lxc.hook.stop =\nlxc.hook.x"}})]
+    assert profiles_naming(BASE, profiles) == []
+
+
 def test_stopped() -> None:
     """A base that was said to have stopped is given time to do so."""
     assert react(event(Change.STOPPED), LXD, {BASE}) == [Look(BASE, "stopped", PATIENCE)]

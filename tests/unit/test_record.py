@@ -70,6 +70,9 @@ def test_names_below_run(sample: record.Record) -> None:
         ("NAME=web1\n", ""),
         ("NAME=web1", "NAME=web2"),
         ("STARTED_AT=", "STARTED_AT=x"),
+        ("STARTED_AT=1795490340.25", "STARTED_AT=inf"),
+        ("STARTED_AT=1795490340.25", "STARTED_AT=253402300800"),
+        ("NAME=web1", r"NAME=\9"),
     ],
 )
 def test_a_state_file_that_is_not_ours_is_named(
@@ -92,6 +95,12 @@ def test_keys(project: str, name: str, key: str) -> None:
     """The project stands before the name, but for the default one; it may have underscores."""
     assert record.key_of(project, name) == key
     assert record.split_key(key) == (project, name)
+
+
+@pytest.mark.parametrize("name", [r"\x", r"\xzz", r"\x+1"])
+def test_a_name_below_run_that_is_not_ours(name: str) -> None:
+    """Whatever an operator put there, its name is shown."""
+    assert record.unescape(name) == f"/{name}"
 
 
 def test_directories_are_escaped_as_systemd_does() -> None:
