@@ -197,8 +197,10 @@ def create_only_paths(volume: str) -> set[str]:
         daemon judges ``create_only`` by the bare rootfs, so it writes such a file again at
         every start, once it was moved away.
     """
+    # An imported instance may have a fifo there, which nobody may wait for.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(f"{volume}/metadata.yaml", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(f"{volume}/metadata.yaml", flags)
     except FileNotFoundError:
         return set()
     with open(descriptor, "rb") as file:

@@ -8,6 +8,7 @@ the run, which fails where something was lost, leaked, or did not survive.
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from lab.tally import Tally
 from tests.daemons import (  # noqa: F401 - fixtures are found by their names here
@@ -25,9 +26,15 @@ from tests.daemons import (  # noqa: F401 - fixtures are found by their names he
 TALLY = pytest.StashKey[Tally]()
 
 
+# Examples for each property; 15 properties, and no failing example is kept in the clone.
+settings.register_profile("faults", max_examples=250, deadline=None, database=None)
+settings.register_profile("soak", settings.get_profile("faults"), max_examples=10_000)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """One table for the whole run."""
+    """One table for the whole run; as many made-up inputs as there is time for."""
     config.stash[TALLY] = Tally()
+    settings.load_profile("soak" if config.getoption("--soak") else "faults")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pycor_hooks.strays import create_only_paths
 from tests.kernel.test_hooks import read, write
 
 if TYPE_CHECKING:
@@ -140,6 +142,19 @@ def test_create_only_yields_to_what_the_container_has(web: Container, bare: str)
     assert read(f"{web.merged}/etc/other") == "template\n"
     assert not os.path.exists(f"{bare}/etc") or os.listdir(f"{bare}/etc") == []
     web.stop()
+
+
+def test_a_fifo_in_the_place_of_the_metadata_is_not_waited_for(web: Container) -> None:
+    """An imported instance may hold anything there."""
+    os.mkfifo(f"{web.volume}/metadata.yaml")
+    reading = threading.Thread(target=create_only_paths, args=(web.volume,))
+    reading.start()
+    reading.join(10)
+    waits = reading.is_alive()
+    if waits:
+        os.close(os.open(f"{web.volume}/metadata.yaml", os.O_WRONLY))
+        reading.join()
+    assert not waits
 
 
 @pytest.mark.parametrize("path", ["etc/os-release", "sbin/init", "usr/lib/os-release"])
