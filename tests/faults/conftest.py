@@ -27,8 +27,8 @@ TALLY = pytest.StashKey[Tally]()
 
 
 # Examples for each property; 15 properties, and no failing example is kept in the clone.
-settings.register_profile("faults", max_examples=250, deadline=None, database=None)
-settings.register_profile("soak", settings.get_profile("faults"), max_examples=10_000)
+settings.register_profile("faults", max_examples=200, deadline=None, database=None)
+settings.register_profile("soak", settings.get_profile("faults"), max_examples=8_000)
 
 
 def pytest_configure(config: pytest.Config) -> None:
