@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pycor_hooks.sockets import Daemon
 
 TIMEOUT = 10.0
+MAX_ANSWER = 8 * 1024 * 1024  # bytes; a profile has about 1,000
 
 
 async def get(daemon: Daemon, path: str) -> Any:
@@ -33,19 +34,28 @@ async def get(daemon: Daemon, path: str) -> Any:
 
     Raises:
         OSError: nobody answers, or not within 10 seconds (TimeoutError).
-        ValueError: the answer is an error, or not one of this API.
+        ValueError: the answer is an error, or not one of this API, or has more than 8 MiB.
     """
     async with asyncio.timeout(TIMEOUT):
         reader, writer = await asyncio.open_unix_connection(daemon.socket)
         try:
             writer.write(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
-            answer = await reader.read(-1)
+            answer = await _read_all(reader)
         finally:
             writer.close()
     message = json.loads(answer.partition(b"\r\n\r\n")[2])
     if not isinstance(message, dict) or message.get("metadata") is None:
         raise ValueError(message)
     return message["metadata"]
+
+
+async def _read_all(reader: asyncio.StreamReader) -> bytes:
+    answer = bytearray()
+    while part := await reader.read(65536):
+        answer += part
+        if len(answer) > MAX_ANSWER:
+            raise ValueError(f"an answer of more than {MAX_ANSWER} bytes")
+    return bytes(answer)
 
 
 async def profiles(daemon: Daemon) -> list[tuple[str, dict[str, Any]]]:

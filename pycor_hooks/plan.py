@@ -106,6 +106,17 @@ def react(event: LifecycleEvent, daemon: str, bases: Container[Base]) -> list[Lo
     return [look for look in looks if look.base in bases]
 
 
+def react_to_flood(daemons: Container[str], bases: Iterable[Base]) -> list[Look]:
+    """Decide what to look at when some daemons said more than could be kept: all their bases.
+
+    Args:
+        daemons: their state directories.
+        bases: those which live overlays stand on.
+    """
+    why = "too many events at once"
+    return [Look(base, why, PATIENCE) for base in bases if base.daemon in daemons]
+
+
 def decide(overlays: Sequence[Record], *, running: bool, identity: str | None) -> Decision:
     """Decide what to do with the overlays of one base, from what the base is now.
 

@@ -12,9 +12,11 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from pycor_hooks import api, live, takedown
+from pycor_hooks import live, takedown
 from pycor_hooks.errors import PycorError
-from pycor_hooks.plan import Look, by_base, decide, label, profiles_naming, react
+from pycor_hooks.inbox import Inbox
+from pycor_hooks.naming import LostNames
+from pycor_hooks.plan import Look, by_base, decide, label, react, react_to_flood
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 
 RECHECK = 0.025
 """Seconds between two looks at a base that was said to have stopped and still runs."""
+PACE = 0.1
+"""Seconds from one look at a base to the next: what is said meanwhile is one look."""
 SLICE = 64
 """Overlays refreshed without a look at anything else; 45 ms where each has 10,000 dentries."""
 
@@ -44,16 +48,17 @@ class Reconciler:
         self._group = group
         self._records = records
         self._scanning = asyncio.Lock()
-        self._inbox: list[tuple[Daemon, LifecycleEvent]] = []
+        self._inbox = Inbox()
         self._reading: asyncio.Task[None] | None = None
         self._wanted: dict[Base, Look] = {}
         self._working: dict[Base, asyncio.Task[int]] = {}
         self._pending: set[Base] = set()
         self._told: dict[Record, str] = {}
+        self._lost_names = LostNames(group)
 
     def heard(self, daemon: Daemon, event: LifecycleEvent) -> None:
         """Take note of an event; it is acted on soon."""
-        self._inbox.append((daemon, event))
+        self._inbox.put(daemon, event)
         if self._reading is None:
             self._reading = self._group.create_task(self._read_inbox())
 
@@ -98,13 +103,15 @@ class Reconciler:
 
     async def _read_inbox(self) -> None:
         while self._inbox:
-            events, self._inbox = self._inbox, []
+            events, overflowed = self._inbox.take()
             bases = by_base(await self._look_up(self._records.glance))
             for daemon, event in events:
                 for look in react(event, daemon.directory, bases):
                     self._look(look)
                     if look.name_is_gone:
-                        self._group.create_task(_name_profiles(daemon, look))
+                        self._lost_names.heard(daemon, look)
+            for look in react_to_flood(overflowed, bases):
+                self._look(look)
         self._reading = None
 
     def _look(self, look: Look) -> asyncio.Task[int]:
@@ -124,6 +131,8 @@ class Reconciler:
             except OSError as error:
                 failures += 1
                 log.error("%s: cannot be looked at: %s", base, error)  # noqa: TRY400 - no bug
+            if base in self._wanted:
+                await asyncio.sleep(PACE)
         del self._working[base]
         return failures
 
@@ -134,6 +143,7 @@ class Reconciler:
             await asyncio.sleep(RECHECK)
             state = await asyncio.to_thread(live.base_state, look.base)
         overlays = by_base(await self._look_up(self._records.glance)).get(look.base, [])
+        self._lost_names.seen(look.base, exists=state.identity is not None)
         decision = decide(overlays, running=state.running, identity=state.identity)
         self._tell_detached(overlays, decision, state.identity)
         return await self._refresh(look, decision)
@@ -203,16 +213,3 @@ class Reconciler:
 
 def _name(record: Record) -> str:
     return label(record.project, record.name)
-
-
-async def _name_profiles(daemon: Daemon, look: Look) -> None:
-    """Log which profiles still name a base whose name is gone."""
-    try:
-        named = profiles_naming(look.base, await api.profiles(daemon))
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        log.warning("%s: %s; cannot tell which profiles name it: %s", look.base, look.why, error)
-        return
-    which = ", ".join(named) or "none"
-    log.warning(
-        "%s: %s; correct raw.lxc of the profiles that name it: %s", look.base, look.why, which
-    )

@@ -404,6 +404,7 @@ def test_profiles_that_still_say_the_old_name(
 ) -> None:
     """After the base was renamed or deleted, the log names the profiles that still name it."""
     where = Daemon("lxd", two[0].daemon)
+    os.unlink(f"{two[0].daemon}/containers/base")
     with UnixStreamServer(where.socket, Api) as api:
         threading.Thread(target=api.serve_forever, args=(0.01,), daemon=True).start()
 

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from pycor_hooks.events import Change, LifecycleEvent
-from pycor_hooks.plan import PATIENCE, Base, Look, by_base, decide, profiles_naming, react
+from pycor_hooks.plan import (
+    PATIENCE,
+    Base,
+    Look,
+    by_base,
+    decide,
+    profiles_naming,
+    react,
+    react_to_flood,
+)
 from pycor_hooks.record import Record
 
 LXD = "/var/lib/lxd"
@@ -61,6 +70,13 @@ def test_a_hook_line_that_names_nothing() -> None:
 def test_stopped() -> None:
     """A base that was said to have stopped is given time to do so."""
     assert react(event(Change.STOPPED), LXD, {BASE}) == [Look(BASE, "stopped", PATIENCE)]
+
+
+def test_flood() -> None:
+    """Of a daemon that said too much, every base is looked at, as if it had just stopped."""
+    elsewhere = BASE._replace(daemon="/var/lib/incus")
+    (look,) = react_to_flood({LXD}, [BASE, elsewhere])
+    assert (look.base, look.patience) == (BASE, PATIENCE)
 
 
 @pytest.mark.parametrize("change", [Change.RESTARTED, Change.STARTED, Change.CHANGED])

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Profiles that still name a base which was renamed or deleted: said in the log, once."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from pycor_hooks import api
+from pycor_hooks.plan import profiles_naming
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from pycor_hooks.plan import Base, Look
+    from pycor_hooks.sockets import Daemon
+
+log = logging.getLogger(__name__)
+
+# What it takes to read an answer that is not shaped as the API says.
+_NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+class LostNames:
+    """What is said of names that are gone, until an instance has them again.
+
+    Args:
+        group: where the daemon is asked.
+    """
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._said: dict[Base, tuple[Daemon, str]] = {}
+        self._told: dict[Base, str] = {}
+
+    def heard(self, daemon: Daemon, look: Look) -> None:
+        """Take note of what a daemon says of a base's name; :meth:`seen` acts on it."""
+        self._said[look.base] = daemon, look.why
+
+    def seen(self, base: Base, *, exists: bool) -> None:
+        """Ask which profiles name a base, if its name is gone as was said, unless that was told.
+
+        Args:
+            base: as it was looked at after that.
+            exists: whether it has a rootfs.
+        """
+        said = self._said.pop(base, None)
+        if exists:
+            self._told.pop(base, None)
+        elif said and self._told.get(base) != said[1]:
+            self._told[base] = said[1]
+            self._group.create_task(_name_profiles(base, *said))
+
+
+async def _name_profiles(base: Base, daemon: Daemon, why: str) -> None:
+    try:
+        named = profiles_naming(base, await api.profiles(daemon))
+    except (*_NO_ANSWER, OSError) as error:
+        log.warning("%s: %s; cannot tell which profiles name it: %s", base, why, error)
+        return
+    which = ", ".join(named) or "none"
+    log.warning("%s: %s; correct raw.lxc of the profiles that name it: %s", base, why, which)
