@@ -33,8 +33,14 @@ EVENTS = "ws://localhost/1.0/events?type=lifecycle&all-projects=true"
 BACKOFF = wait_fixed(0.1) + wait_random_exponential(multiplier=0.25, max=3)
 # A connection that lasted this long was a good one: the next failure is the first of its kind.
 STEADY = 10.0
+OPEN_TIMEOUT = 10.0
 PING_INTERVAL = 10.0
 PING_TIMEOUT = 10.0
+# Bytes. An event has some hundred; that of an exec holds the whole command line. A longer one ends
+# the connection, and the next one begins with a look at everything.
+MAX_MESSAGE = 256 * 1024
+# Messages in the connection's own queue, beyond which the daemon is read from no more.
+MAX_QUEUE = 16
 
 
 class NotRunningError(Exception):
@@ -94,6 +100,9 @@ class Follower:
             self.daemon.socket,
             EVENTS,
             compression=None,
+            max_size=MAX_MESSAGE,
+            max_queue=MAX_QUEUE,
+            open_timeout=OPEN_TIMEOUT,
             ping_interval=PING_INTERVAL,
             ping_timeout=PING_TIMEOUT,
             close_timeout=0.2,

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from pycor_hooks import notify
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 TICK = 2.0
 RECONCILE = 600.0
+COMPLAIN = 60.0
+"""Seconds from one line about a daemon's malformed events to the next."""
 
 
 def watch(directories: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> int:
@@ -70,6 +73,7 @@ class Watcher:
         self._environ = environ
         self._followed: set[str] = set()
         self._status = ""
+        self._malformed = MalformedEvents()
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT; SIGHUP looks at everything at once."""
@@ -110,7 +114,7 @@ class Watcher:
             try:
                 event = parse(message)
             except MalformedEvent as error:
-                log.warning("%s: %s", daemon.directory, error)
+                self._malformed.tell(daemon, error)
             else:
                 if event is not None:
                     reconciler.heard(daemon, event)
@@ -147,3 +151,25 @@ class Watcher:
 
     def _notify(self, state: str) -> None:
         notify.notify(state, self._environ)
+
+
+class MalformedEvents:
+    """Says that daemons send what is no event: the first one at once, then one line a minute.
+
+    A line for each would make the journal drop ours, too (journald.conf(5), RateLimitBurst).
+    """
+
+    def __init__(self) -> None:
+        self._next: dict[Daemon, float] = {}
+        self._untold: dict[Daemon, int] = {}
+
+    def tell(self, daemon: Daemon, error: MalformedEvent) -> None:
+        """Log it, or count it."""
+        now = time.monotonic()
+        if now < self._next.get(daemon, 0):
+            self._untold[daemon] = self._untold.get(daemon, 0) + 1
+            return
+        self._next[daemon] = now + COMPLAIN
+        untold = self._untold.pop(daemon, 0)
+        since = f" (and {untold} more before it)" if untold else ""
+        log.warning("%s: %s%s", daemon.directory, error, since)

@@ -172,6 +172,19 @@ def test_half_open(fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(scenario())
 
 
+def test_message_without_an_end(fake: FakeDaemon) -> None:
+    """A message that is too long costs the connection, which is made again, and no memory."""
+
+    async def scenario() -> None:
+        async with following(fake.daemon) as listener:
+            await until(lambda: fake.followers)
+            await asyncio.to_thread(fake.say, (follow.MAX_MESSAGE + 1) * "x")
+            await until(lambda: listener.connects == 2)
+            assert listener.messages == []
+
+    asyncio.run(scenario())
+
+
 async def _answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Shake hands as a websocket server does, and say nothing more."""
     from websockets.server import ServerProtocol  # noqa: PLC0415 - for this test alone
