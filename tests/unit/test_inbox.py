@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
 
 from pycor_hooks import inbox
 from pycor_hooks.events import Change, LifecycleEvent
 from pycor_hooks.inbox import Inbox
 from pycor_hooks.sockets import Daemon
+
+if TYPE_CHECKING:
+    import pytest
 
 LXD, INCUS = Daemon("lxd", "/var/lib/lxd"), Daemon("incus", "/var/lib/incus")
 
