@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 DEAD = "ZX"
 
@@ -23,6 +23,30 @@ class Process(NamedTuple):
         """Whether this very process still runs; a zombie does not."""
         now = look_up(self.pid)
         return now is not None and now.start == self.start and now.state not in DEAD
+
+
+class Usage(NamedTuple):
+    """What a process holds, and has used: resident memory and its peak in KiB, seconds of CPU."""
+
+    resident: int
+    peak: int
+    cpu_s: float
+    descriptors: int
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """Of the process ``pid``, which has to run (proc_pid_status(5), proc_pid_stat(5))."""
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as lines:
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in lines)
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+            user, system = map(int, stat.read().rpartition(")")[2].split()[11:13])
+        resident, peak = (int(status[name].split()[0]) for name in ("VmRSS", "VmHWM"))
+        return cls(
+            resident,
+            peak,
+            (user + system) / os.sysconf("SC_CLK_TCK"),
+            len(os.listdir(f"/proc/{pid}/fd")),
+        )
 
 
 def look_up(pid: int) -> Process | None:

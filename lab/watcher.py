@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``pycor-hooks watch`` as a process on a private daemon, with the lab in the place of systemd."""
+"""``pycor-hooks watch`` as a process, with the lab in the place of systemd."""
 
 from __future__ import annotations
 
@@ -10,22 +10,39 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 from lab.overlays import COMMAND
+from lab.processes import Usage
 from lab.wait import until
 
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from lab.daemon import Daemon
 
 
-class Watcher:
-    """Entered with ``with``: it is ready then, and follows the daemon, which has to run."""
+class Process:
+    """Entered with ``with``: it is ready then."""
 
-    def __init__(self, daemon: Daemon, name: str = "watcher") -> None:
-        """Describe a watcher; two at once have different names."""
-        self._daemon = daemon
-        self._log = os.path.join(daemon.world.directory, f"{daemon.kind}-{name}.log")
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        log: str,
+        *,
+        words: Sequence[str] = (),
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """Describe a watcher.
+
+        Args:
+            environ: in which it runs; LXD_DIR or INCUS_DIR tells whom it follows.
+            log: a path for its log.
+            words: further ones of its command line.
+            prefix: a command that runs it, such as setpriv(1) with what it wants.
+        """
+        self._environ = environ
+        self._log = log
+        self._command = [*prefix, COMMAND, "watch", *words]
 
     def __enter__(self) -> Self:
         self.start()
@@ -49,20 +66,24 @@ class Watcher:
         self._listener.start()
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
-                [COMMAND, "watch", "--debug"],
-                env={**self._daemon.env, "NOTIFY_SOCKET": "@" + self._address[1:].decode()},
+                self._command,
+                env={**self._environ, "NOTIFY_SOCKET": "@" + self._address[1:].decode()},
                 stdout=log,
                 stderr=log,
             )
         if not ready.wait(10):
             raise TimeoutError(f"the watcher is not ready: {self.log()}")
-        self.wait_log("following its events")
 
     def _listen(self, ready: threading.Event) -> None:
         """Read what systemd would, until an empty message, which is our own."""
         for message in iter(lambda: self._systemd.recv(4096), b""):
             if b"READY=1" in message:
                 ready.set()
+
+    @property
+    def usage(self) -> Usage:
+        """What the process holds now; it has to run."""
+        return Usage.of(self._process.pid)
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -94,3 +115,19 @@ class Watcher:
             what=f"the watcher logs {text!r}",
             timeout_s=timeout_s,
         )
+
+
+class Watcher(Process):
+    """On a private daemon, which has to run: it follows that when it is entered."""
+
+    def __init__(
+        self, daemon: Daemon, name: str = "watcher", *, prefix: Sequence[str] = ()
+    ) -> None:
+        """Describe a watcher; two at once have different names."""
+        log = os.path.join(daemon.world.directory, f"{daemon.kind}-{name}.log")
+        super().__init__(daemon.env, log, words=["--debug"], prefix=prefix)
+
+    def start(self) -> None:
+        """Start the process, and wait until it hears the daemon."""
+        super().start()
+        self.wait_log("following its events")

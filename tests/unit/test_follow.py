@@ -17,10 +17,11 @@ from tenacity import AsyncRetrying, RetryCallState, wait_fixed
 from pycor_hooks import follow
 from pycor_hooks.follow import BACKOFF, Follower
 from pycor_hooks.sockets import is_listening
-from tests.unit.fake_daemon import FakeDaemon, listen
+from tests.unit.fake_daemon import BadDaemon, FakeDaemon, babbling, frozen, listen, mute
 
 if TYPE_CHECKING:
     import socket
+    import threading
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from pycor_hooks.sockets import Daemon
@@ -155,21 +156,35 @@ def test_daemon_not_ready(fake: FakeDaemon) -> None:
     asyncio.run(scenario())
 
 
-def test_half_open(fake: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_open(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that is frozen is noticed by its silence, and followed again when it can be."""
     monkeypatch.setattr(follow, "PING_INTERVAL", 0.05)
     monkeypatch.setattr(follow, "PING_TIMEOUT", 0.05)
 
-    async def scenario() -> None:
-        # Its own connections answer pings, so one that answers nothing is put in their place.
-        fake.stop()
-        fake.listen_for_guests()
-        silent = await asyncio.start_unix_server(_answer_once, fake.daemon.socket)
-        async with following(fake.daemon) as listener:
+    async def scenario(daemon: Daemon) -> None:
+        async with following(daemon) as listener:
             await until(lambda: listener.connects >= 3)
-        silent.close()
 
-    asyncio.run(scenario())
+    with BadDaemon(directory, frozen) as fake:
+        asyncio.run(scenario(fake.daemon))
+
+
+@pytest.mark.parametrize("behave", [mute, babbling])
+def test_handshake_without_an_end(
+    directory: str,
+    monkeypatch: pytest.MonkeyPatch,
+    behave: Callable[[socket.socket, threading.Event], None],
+) -> None:
+    """A daemon that accepts and says nothing, or does not come to the end, is tried again."""
+    monkeypatch.setattr(follow, "OPEN_TIMEOUT", 0.05)
+
+    async def scenario(fake: BadDaemon) -> None:
+        async with following(fake.daemon) as listener:
+            await until(lambda: fake.connections >= 3)
+            assert listener.connects == 0
+
+    with BadDaemon(directory, behave) as fake:
+        asyncio.run(scenario(fake))
 
 
 def test_message_without_an_end(fake: FakeDaemon) -> None:
@@ -183,20 +198,6 @@ def test_message_without_an_end(fake: FakeDaemon) -> None:
             assert listener.messages == []
 
     asyncio.run(scenario())
-
-
-async def _answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Shake hands as a websocket server does, and say nothing more."""
-    from websockets.server import ServerProtocol  # noqa: PLC0415 - for this test alone
-
-    protocol = ServerProtocol()
-    protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
-    (request,) = protocol.events_received()
-    protocol.send_response(protocol.accept(request))  # type: ignore[arg-type]
-    for data in protocol.data_to_send():
-        writer.write(data)
-    await reader.read()
-    writer.close()
 
 
 def test_stopped_daemon_is_not_woken(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
