@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed, wait_ra
 from websockets.asyncio.client import unix_connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from pycor_hooks.logs import about
 from pycor_hooks.sockets import is_listening
 
 if TYPE_CHECKING:
@@ -130,4 +131,5 @@ class Follower:
     def _say(self, state: str, level: int, text: str) -> None:
         if state != self._told:
             self._told = state
-            log.log(level, "%s: %s", self.daemon.directory, text)
+            directory = self.daemon.directory
+            log.log(level, "%s: %s", directory, text, extra=about(directory))

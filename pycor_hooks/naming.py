@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from pycor_hooks import api
+from pycor_hooks.logs import about
 from pycor_hooks.plan import profiles_naming
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ async def _name_profiles(base: Base, daemon: Daemon, why: str) -> None:
     try:
         named = profiles_naming(base, await api.profiles(daemon))
     except (*_NO_ANSWER, OSError) as error:
-        log.warning("%s: %s; cannot tell which profiles name it: %s", base, why, error)
-        return
-    which = ", ".join(named) or "none"
-    log.warning("%s: %s; correct raw.lxc of the profiles that name it: %s", base, why, which)
+        text = f"cannot tell which profiles name it: {error}"
+    else:
+        text = f"correct raw.lxc of the profiles that name it: {', '.join(named) or 'none'}"
+    log.warning("%s: %s; %s", base, why, text, extra=about(daemon.directory, base))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What systemd is told: readiness, status, watchdog, and the level of each line of the log.
+"""What systemd is told: readiness, status, watchdog.
 
 The protocol is a datagram on a unix socket, sd_notify(3); without systemd nothing is sent.
 """
@@ -9,28 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-# The level prefixes that sd-daemon(3) lists.
-_LEVELS = {
-    logging.DEBUG: "<7>",
-    logging.INFO: "<6>",
-    logging.WARNING: "<4>",
-    logging.ERROR: "<3>",
-    logging.CRITICAL: "<2>",
-}
-
-
-class _JournalFormatter(logging.Formatter):
-    """Each line begins with its level, as sd-daemon(3) has it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        prefix = _LEVELS.get(record.levelno, "<6>")
-        return "\n".join(prefix + line for line in super().format(record).splitlines())
 
 
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> None:
@@ -60,18 +42,3 @@ def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
         return None
     microseconds = environ.get("WATCHDOG_USEC", "")
     return int(microseconds) / 2e6 if microseconds.isdecimal() and int(microseconds) else None
-
-
-def log_to_stderr(*, debug: bool = False, environ: Mapping[str, str] = os.environ) -> None:
-    """Send the log to standard error, with level prefixes where that is the journal.
-
-    `environ`: JOURNAL_STREAM is set by systemd, see systemd.exec(5).
-    """
-    handler = logging.StreamHandler(sys.stderr)
-    if environ.get("JOURNAL_STREAM"):
-        handler.setFormatter(_JournalFormatter("%(message)s"))
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
-    for chatty in ("asyncio", "websockets"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pycor_hooks import live, takedown
 from pycor_hooks.errors import PycorError
 from pycor_hooks.inbox import Inbox
+from pycor_hooks.logs import about, about_overlay
 from pycor_hooks.naming import LostNames
 from pycor_hooks.plan import Look, by_base, decide, label, react, react_to_flood
 
@@ -130,7 +131,9 @@ class Reconciler:
                 failures += await self._act(self._wanted.pop(base))
             except OSError as error:
                 failures += 1
-                log.error("%s: cannot be looked at: %s", base, error)  # noqa: TRY400 - no bug
+                log.error(  # noqa: TRY400 - no bug
+                    "%s: cannot be looked at: %s", base, error, extra=about(base.daemon, base)
+                )
             if base in self._wanted:
                 await asyncio.sleep(PACE)
         del self._working[base]
@@ -162,7 +165,12 @@ class Reconciler:
                 break
             failures += len(failed)
             for failure in failed:
-                log.error("%s: cannot be refreshed: %s", _name(failure.record), failure.error)
+                log.error(
+                    "%s: cannot be refreshed: %s",
+                    _name(failure.record),
+                    failure.error,
+                    extra=about_overlay(failure.record),
+                )
         if pending:
             self._pending.add(base)
             log.debug("%s: runs; its overlays are refreshed when it stops", base)
@@ -175,6 +183,7 @@ class Reconciler:
                 look.why or "looked at",
                 len(decision.refresh) - failures,
                 1000 * (time.monotonic() - began),
+                extra=about(base.daemon, base, decision.refresh),
             )
         return failures
 
@@ -198,7 +207,11 @@ class Reconciler:
         for record in await asyncio.to_thread(live.orphans, records):
             try:
                 if await asyncio.to_thread(takedown.orphan, record, timeout=live.LOCK_TIMEOUT):
-                    log.info("%s: its monitor is gone; overlay taken down", _name(record))
+                    log.info(
+                        "%s: its monitor is gone; overlay taken down",
+                        _name(record),
+                        extra=about_overlay(record),
+                    )
             except (OSError, PycorError) as error:
                 failures += 1
                 self._tell(record, f"overlay cannot be taken down: {error}")
@@ -208,7 +221,7 @@ class Reconciler:
         """Log what is wrong with an overlay, unless that was the last thing said about it."""
         if self._told.get(record) != text:
             self._told[record] = text
-            log.warning("%s: %s", _name(record), text)
+            log.warning("%s: %s", _name(record), text, extra=about_overlay(record))
 
 
 def _name(record: Record) -> str:

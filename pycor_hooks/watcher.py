@@ -19,6 +19,7 @@ from pycor_hooks import notify
 from pycor_hooks.events import MalformedEvent, parse
 from pycor_hooks.follow import Follower
 from pycor_hooks.live import Records
+from pycor_hooks.logs import about
 from pycor_hooks.reconciler import Reconciler
 from pycor_hooks.sockets import find_daemons, named_directories
 
@@ -124,7 +125,12 @@ class Watcher:
                 continue
             self._followed.add(daemon.directory)
             if daemon.skipped is not None:
-                log.warning("%s: not followed: %s", daemon.directory, daemon.skipped)
+                log.warning(
+                    "%s: not followed: %s",
+                    daemon.directory,
+                    daemon.skipped,
+                    extra=about(daemon.directory),
+                )
                 continue
             group.create_task(Follower(daemon, connected=connected, heard=heard).run())
 
@@ -172,4 +178,4 @@ class MalformedEvents:
         self._next[daemon] = now + COMPLAIN
         untold = self._untold.pop(daemon, 0)
         since = f" (and {untold} more before it)" if untold else ""
-        log.warning("%s: %s%s", daemon.directory, error, since)
+        log.warning("%s: %s%s", daemon.directory, error, since, extra=about(daemon.directory))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import click
 
-from pycor_hooks import notify, watcher
+from pycor_hooks import logs, watcher
 from pycor_hooks.commands import options
 
 
@@ -25,7 +25,7 @@ def watch_command(context: click.Context, directories: tuple[str, ...], *, once:
       pycor-hooks watch
       pycor-hooks watch --once --daemon /var/lib/incus
     """  # noqa: D301 - click wants the character
-    notify.log_to_stderr(debug=bool(context.meta.get(options.DEBUG)))
+    logs.set_up(debug=bool(context.meta.get(options.DEBUG)))
     options.need_root("watch")
     if not once:
         return watcher.watch(directories)

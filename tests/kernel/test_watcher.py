@@ -521,8 +521,8 @@ def test_records_of_other_daemons(two: list[Container]) -> None:
 def watching(directory: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
     """Run the watcher as a process of its own."""
     code = (
-        "import sys; from pycor_hooks import notify, watcher;"
-        "notify.log_to_stderr(debug=True); sys.exit(watcher.watch(sys.argv[1:]))"
+        "import sys; from pycor_hooks import logs, watcher;"
+        "logs.set_up(debug=True); sys.exit(watcher.watch(sys.argv[1:]))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, directory],

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -61,27 +60,3 @@ def test_systemd_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 def test_watchdog_interval(environ: dict[str, str], seconds: float | None) -> None:
     """The watchdog is served twice as often as it asks, if it asks this very process."""
     assert notify.watchdog_interval(environ) == seconds
-
-
-@pytest.mark.parametrize(
-    ("environ", "shown"),
-    [
-        ({}, " WARNING web1: two\nlines\n"),
-        ({"JOURNAL_STREAM": "8:1"}, "<4>web1: two\n<4>lines\n"),
-    ],
-)
-def test_log(environ: dict[str, str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every line of the log carries its level when the journal reads it, and no other time."""
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    root.handlers.clear()
-    try:
-        notify.log_to_stderr(environ=environ)
-        root.warning("web1: %s", "two\nlines")
-        root.debug("hidden")
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
-    said = capsys.readouterr().err
-    assert said.endswith(shown)
-    assert "hidden" not in said
