@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from pycor_hooks.sockets import Daemon
 
+LOCK = ".lock"
+
 
 class Order(NamedTuple):
     """What to install.
@@ -131,10 +133,11 @@ def open_to_all() -> Iterator[None]:
 def alone_in(directory: str) -> Iterator[None]:
     """Wait until no other install or uninstall works here.
 
-    The lock is on a file that only its owner may open, and that is gone afterwards: on the
-    directory, which all may read, all could hold it (flock(2) asks for no right but to open).
+    The lock is on a file that only its owner may open, and that stays until the hooks are
+    removed: on the directory, which all may read, all could hold it (flock(2) asks for no right
+    but to open).
     """
-    path = os.path.join(directory, ".lock")
+    path = os.path.join(directory, LOCK)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         descriptor = os.open(path, flags, 0o600)
@@ -142,9 +145,8 @@ def alone_in(directory: str) -> Iterator[None]:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
                 break
-        os.close(descriptor)  # whoever held it before has removed it
+        os.close(descriptor)  # whoever held it before has removed the hooks
     try:
         yield
     finally:
-        os.unlink(path)
         os.close(descriptor)

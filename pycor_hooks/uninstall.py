@@ -21,7 +21,7 @@ from pycor_hooks import (
 from pycor_hooks.bases import DELETE
 from pycor_hooks.client import Connection
 from pycor_hooks.host_errors import InUse
-from pycor_hooks.install import alone_in
+from pycor_hooks.install import LOCK, alone_in
 from pycor_hooks.output import Note
 from pycor_hooks.plan import label
 
@@ -166,6 +166,7 @@ def remove_hooks(prefix: str) -> Iterator[str]:
         if tree.current(prefix) in versions:
             os.unlink(link)
         tree.remove(prefix, versions)
+        os.unlink(os.path.join(prefix, LOCK))
     with contextlib.suppress(OSError):
         os.rmdir(prefix)
     if versions:
