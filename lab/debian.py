@@ -24,7 +24,7 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CACHE = os.path.join(REPOSITORY, "build", "images")
 
 PACKAGES = (
-    *("acl", "dbus", "iproute2", "libcap2-bin", "passwd", "procps"),
+    *("acl", "dbus", "iproute2", "libcap2-bin", "passwd", "procps", "python3"),
     *("systemd", "systemd-sysv", "udev"),  # without udevd networkd waits for it for ever
 )
 
