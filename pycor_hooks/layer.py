@@ -27,8 +27,8 @@ KINDS = {
 }
 
 
-def prepare(volume: str, lower: str) -> int:
-    """Make a container's own layer, or check the one that it has.
+def owner(volume: str, lower: str) -> int:
+    """Who owns a container's own layer, or will once it is made.
 
     The owner of ``overlay``, which the container cannot reach, tells for good by which ids upper
     is stored; at first those of the base.
@@ -42,14 +42,29 @@ def prepare(volume: str, lower: str) -> int:
 
     Raises:
         BadLayer: one of the directories is something else, or a part of them is missing.
+    """
+    own = f"{volume}/overlay"
+    if not os.path.lexists(own):
+        return os.lstat(lower).st_uid
+    for path in (own, f"{own}/upper", f"{own}/work"):
+        _check(path)
+    return os.lstat(own).st_uid
+
+
+def prepare(volume: str, lower: str) -> None:
+    """Make a container's own layer, and see whether it takes what is written.
+
+    Args:
+        volume, lower: as :func:`owner` has them, which has found no fault.
+
+    Raises:
+        BadLayer: what an earlier try left is not what it should be.
         NoSpace, LayerReadonly: the volume takes no new directory.
     """
     own = f"{volume}/overlay"
     try:
         if not os.path.lexists(own):
             _make(own, os.lstat(lower))
-        for path in (own, f"{own}/upper", f"{own}/work"):
-            _check(path)
         _make_directory(f"{own}/probe", 0o700)
         os.rmdir(f"{own}/probe")
     except OSError as error:
@@ -58,7 +73,6 @@ def prepare(volume: str, lower: str) -> int:
         if error.errno == errno.EROFS:
             raise LayerReadonly(path=own, upperdir=f"{own}/upper") from error
         raise
-    return os.lstat(own).st_uid
 
 
 def kind_of(path: str) -> str:

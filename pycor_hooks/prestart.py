@@ -59,33 +59,49 @@ def pre_start(container: Instance, base: Instance, rootfs: str, config: Config) 
 def _mount(
     directory: str, container: Instance, base: Instance, rootfs: str, config: Config
 ) -> None:
+    layers = check(directory, container, base, rootfs, config)
+    record = _record(container, base, layers.lowerdirs[0], rootfs)
+    layer.prepare(os.path.dirname(rootfs), layers.lowerdirs[0])
+    for path in layers.lowerdirs[1:]:
+        os.makedirs(path, 0o755, exist_ok=True)
+    record.write()
+    os.makedirs(record.merged, 0o700, exist_ok=True)
+    _mount_or_cut_off(layers, record.merged, rootfs)
+    _move_strays(container, rootfs, record.merged, config, layers.fs_ids)
+    kernel.mount(record.merged, rootfs, "", kernel.MS_BIND)
+    kernel.mount("", rootfs, "", kernel.MS_PRIVATE)
+
+
+def check(
+    directory: str, container: Instance, base: Instance, rootfs: str, config: Config
+) -> overlay.Layers:
+    """Refuse a start that cannot be, and tell what it would mount; nothing is changed.
+
+    Args:
+        directory: where mapped layers would be staged.
+        container, base, rootfs, config: as :func:`pre_start` has them.
+
+    Raises:
+        PycorError: a named refusal.
+    """
     client = instance.client_of(container.daemon)
     layer.check_rootfs(rootfs, container.name, client)
     if config.readonly:
         raise RootDiskReadonly(name=container.label, client=client)
     lower = check_base(container, base)
     ids = idmap.from_config(config.idmap)
-    fs_ids = _root_of(ids, container, base)
-    record = _record(container, base, lower, rootfs)
     volume = os.path.dirname(rootfs)
-    upper_owner = layer.prepare(volume, lower)
     layers = overlay.Layers(
         lowerdirs=[lower],
         volume=f"{volume}/overlay",
         lower_map=ids.layer(os.lstat(lower).st_uid),
-        upper_map=ids.layer(upper_owner),
-        fs_ids=fs_ids,
+        upper_map=ids.layer(layer.owner(volume, lower)),
+        fs_ids=_root_of(ids, container, base),
         staging=directory,
     )
     if layer.shares_btrfs(volume, lower):
         layers.lowerdirs.append(f"{directory}/empty")
-        os.makedirs(layers.lowerdirs[1], 0o755, exist_ok=True)
-    record.write()
-    os.makedirs(record.merged, 0o700, exist_ok=True)
-    _mount_or_cut_off(layers, record.merged, rootfs)
-    _move_strays(container, rootfs, record.merged, ids, fs_ids)
-    kernel.mount(record.merged, rootfs, "", kernel.MS_BIND)
-    kernel.mount("", rootfs, "", kernel.MS_PRIVATE)
+    return layers
 
 
 def _mount_or_cut_off(layers: overlay.Layers, merged: str, rootfs: str) -> None:
@@ -104,7 +120,7 @@ def _move_strays(
     container: Instance,
     rootfs: str,
     merged: str,
-    ids: idmap.IdMap,
+    config: Config,
     fs_ids: tuple[int, int],
 ) -> None:
     """Put what lies in the bare rootfs into the container, as the container's root."""
@@ -113,6 +129,7 @@ def _move_strays(
     from pycor_hooks.strays import Strays, create_only_paths  # noqa: PLC0415 - a rare need
 
     owner = os.lstat(rootfs).st_uid
+    ids = idmap.from_config(config.idmap)
 
     def host_ids(uid: int, gid: int) -> tuple[int | None, int | None]:
         if owner == fs_ids[0]:
