@@ -39,7 +39,7 @@ def run(hook: str, argv: list[str], environ: dict[str, str]) -> int:
     try:
         config = instance.Config(_read_config(environ))
         log.path = config.log_file
-        _HOOKS[hook](_options(hook, argv), environ, config, log)
+        _HOOKS[hook](parse_options(hook, argv), environ, config, log)
     except PycorError as error:
         log.write("ERROR", f"{hook}: {error}")
         return error.exit_code
@@ -69,8 +69,12 @@ def _read_config(environ: dict[str, str]) -> str:
         return file.read()
 
 
-def _options(hook: str, argv: list[str]) -> dict[str, str]:
-    """Take ``--name value`` and ``--name=value`` apart; pre-start alone has an option."""
+def parse_options(hook: str, argv: list[str]) -> dict[str, str]:
+    """Take ``--name value`` and ``--name=value`` apart; pre-start alone has an option.
+
+    Raises:
+        UnknownOption: it is none, or pre-start lacks the one that it needs.
+    """
     options = {}
     words = iter(argv)
     for word in words:

@@ -74,10 +74,7 @@ def install_hooks(path: str, *, owner: int = 0) -> Iterator[str]:
     """
     path = prefix.check(path, owner=owner)
     tag = tree.ask_python()
-    files = {}
-    for target, source in tree.sources().items():
-        with open(source, "rb") as file:
-            files[target] = file.read()
+    files = tree.shipped()
     name = tree.name_of(files, tag)
     with open_to_all():
         os.makedirs(path, 0o755, exist_ok=True)

@@ -29,6 +29,7 @@ from pycor_hooks.registry import Lock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pycor_hooks.instance import Config, Instance
+    from pycor_hooks.strays import Strays
 
 _INIT_TIMEOUT = 3.0
 
@@ -67,7 +68,9 @@ def _mount(
     record.write()
     os.makedirs(record.merged, 0o700, exist_ok=True)
     _mount_or_cut_off(layers, record.merged, rootfs)
-    _move_strays(container, rootfs, record.merged, config, layers.fs_ids)
+    if os.listdir(rootfs):
+        strays = strays_of(container, rootfs, record.merged, config, layers.fs_ids)
+        _move_strays(strays, layers.fs_ids)
     kernel.mount(record.merged, rootfs, "", kernel.MS_BIND)
     kernel.mount("", rootfs, "", kernel.MS_PRIVATE)
 
@@ -116,16 +119,10 @@ def _mount_or_cut_off(layers: overlay.Layers, merged: str, rootfs: str) -> None:
         overlay.mount(layers, merged)
 
 
-def _move_strays(
-    container: Instance,
-    rootfs: str,
-    merged: str,
-    config: Config,
-    fs_ids: tuple[int, int],
-) -> None:
-    """Put what lies in the bare rootfs into the container, as the container's root."""
-    if not os.listdir(rootfs):
-        return
+def strays_of(
+    container: Instance, rootfs: str, merged: str, config: Config, fs_ids: tuple[int, int]
+) -> Strays:
+    """What lies in the bare rootfs, and where in the container it goes."""
     from pycor_hooks.strays import Strays, create_only_paths  # noqa: PLC0415 - a rare need
 
     owner = os.lstat(rootfs).st_uid
@@ -136,15 +133,20 @@ def _move_strays(
             return uid, gid
         return ids.uid(uid - owner), ids.gid(gid - owner)
 
+    return Strays(
+        name=container.label,
+        bare=rootfs,
+        merged=merged,
+        host_ids=host_ids,
+        create_only=create_only_paths(os.path.dirname(rootfs)),
+    )
+
+
+def _move_strays(strays: Strays, fs_ids: tuple[int, int]) -> None:
+    """Write them through the overlay as the container's root."""
     kernel.set_fs_ids(*fs_ids)
     try:
-        Strays(
-            name=container.label,
-            bare=rootfs,
-            merged=merged,
-            host_ids=host_ids,
-            create_only=create_only_paths(os.path.dirname(rootfs)),
-        ).move()
+        strays.move()
     finally:
         kernel.set_fs_ids(0, 0)
 

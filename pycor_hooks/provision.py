@@ -51,7 +51,7 @@ def ensure(connection: Connection, wish: Wish, *, base_optional: bool = False) -
     alias = check_alias(connection, wish.name, owner)
     yield from ensure_profile(connection, wish, existing)
     if base.exists or alias is None:
-        yield from ensure_image(connection, wish.name, alias, _image_of(base, owner))
+        yield from ensure_image(connection, wish.name, alias, image_of(base, owner))
     if base.exists:
         yield from protect(base)
     else:
@@ -168,7 +168,8 @@ def ensure_profile(
         yield f"{where} updated, for base {wish.base}"
 
 
-def _image_of(base: Base, owner: str) -> bytes:
+def image_of(base: Base, owner: str) -> bytes:
+    """The image for a base; `owner` is PROJECT/PROFILE."""
     metadata = image.metadata(
         base.metadata, architecture=base.architecture, owner=owner, base=base.label
     )

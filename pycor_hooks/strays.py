@@ -62,8 +62,8 @@ class Strays:
         self._host_ids = host_ids
         self._create_only = create_only
 
-    def move(self) -> None:
-        """Move everything, or nothing where one thing cannot be moved.
+    def check(self) -> None:
+        """Look whether all of it can be moved.
 
         Raises:
             OwnSystem: the rootfs is not bare but holds an operating system.
@@ -72,10 +72,17 @@ class Strays:
         for path in _OWN_SYSTEM:
             if _exists_beneath(self._bare, path):
                 raise OwnSystem(name=self._name, path=f"{self._bare}/{path}")
+        self._walk(self._check)
+
+    def move(self) -> None:
+        """Move everything, or nothing where :meth:`check` raises."""
+        self.check()
+        self._walk(self._move_all)
+
+    def _walk(self, step: Callable[[int, int, str], None]) -> None:
         source, target = os.open(self._bare, _DIRECTORY), os.open(self._merged, _DIRECTORY)
         try:
-            self._check(source, target, "")
-            self._move_all(source, target, "")
+            step(source, target, "")
         finally:
             os.close(source)
             os.close(target)

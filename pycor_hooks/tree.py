@@ -29,8 +29,17 @@ _UNFINISHED = ".unfinished-"
 _ASK = "import json, sys; print(json.dumps([sys.version_info[:2], sys.implementation.cache_tag]))"
 
 
+def shipped() -> dict[str, bytes]:
+    """What the hooks consist of: path in the tree -> content."""
+    files = {}
+    for target, source in sources().items():
+        with open(source, "rb") as file:
+            files[target] = file.read()
+    return files
+
+
 def sources() -> dict[str, str]:
-    """What the hooks consist of: path in the tree -> file to copy.
+    """Where that comes from: path in the tree -> file to copy.
 
     The stubs, and those modules of this package that they import, and so on: imports are where
     this list is kept.
@@ -88,10 +97,15 @@ def ask_python(python: str = PYTHON) -> str:
 
 def name_of(files: dict[str, bytes], tag: str) -> str:
     """The directory for this content, compiled by this Python: VERSION-DIGEST."""
+    return f"{__version__}-{digest_of(files, tag)}"
+
+
+def digest_of(files: dict[str, bytes], tag: str) -> str:
+    """What tells this content, compiled by this Python, from any other."""
     digest = hashlib.sha256(tag.encode())
     for path, content in sorted(files.items()):
         digest.update(f"\0{path}\0{len(content)}\0".encode() + content)
-    return f"{__version__}-{digest.hexdigest()[:12]}"
+    return digest.hexdigest()[:12]
 
 
 def build(prefix: str, name: str, files: dict[str, bytes], python: str = PYTHON) -> None:
