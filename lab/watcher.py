@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from lab.overlays import COMMAND
 from lab.processes import Usage
 from lab.wait import until
+from pycor_hooks import pulse
 
 if TYPE_CHECKING:
     import signal
@@ -98,6 +99,7 @@ class Process:
         """SIGKILL, as the OOM killer would; nothing where it has ended."""
         self._process.kill()
         self._process.wait()
+        pulse.hide()
         if self._listener.is_alive():
             self._systemd.sendto(b"", self._address)
             self._listener.join()

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, cast
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed, wait_random_exponential
-from websockets.asyncio.client import unix_connect
+from websockets.asyncio.client import ClientConnection, unix_connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from pycor_hooks import pulse
 from pycor_hooks.logs import about
 from pycor_hooks.sockets import is_listening
 
@@ -52,6 +54,17 @@ class LostError(Exception):
     """The connection has ended."""
 
 
+class Connection(ClientConnection):
+    """Knows when the daemon last sent anything: an event, a ping, the answer to one of ours."""
+
+    heard_at = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        """Take what asyncio has read."""
+        self.heard_at = time.time()
+        super().data_received(data)
+
+
 class Follower:
     """Follows one daemon, and says so in the log when that changes, once.
 
@@ -59,6 +72,7 @@ class Follower:
         daemon: whom to follow.
         connected: called after each (re)connect, in the event loop.
         heard: called with each message, in the event loop; it does not block.
+        changed: called when :meth:`show` gives another state than before.
     """
 
     def __init__(
@@ -67,11 +81,20 @@ class Follower:
         *,
         connected: Callable[[Daemon], None],
         heard: Callable[[Daemon, str | bytes], None],
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.daemon = daemon
         self._connected = connected
         self._heard = heard
-        self._told = ""
+        self._changed = changed
+        self._connection: Connection | None = None
+        self._state = pulse.Followed(daemon.directory, "", "not looked at yet", time.time(), 0.0)
+
+    def show(self) -> pulse.Followed:
+        """How it goes."""
+        if self._connection:
+            self._state = self._state._replace(heard_at=self._connection.heard_at)
+        return self._state
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -107,9 +130,11 @@ class Follower:
             ping_interval=PING_INTERVAL,
             ping_timeout=PING_TIMEOUT,
             close_timeout=0.2,
+            create_connection=Connection,
         ) as connection:
             since = clock()
-            self._say("following", logging.INFO, "following its events")
+            self._connection = cast("Connection", connection)
+            self._say(pulse.FOLLOWING, logging.INFO, "following its events")
             self._connected(self.daemon)
             with contextlib.suppress(ConnectionClosed):
                 async for message in connection:
@@ -129,7 +154,8 @@ class Follower:
             self._say("failing", logging.WARNING, f"cannot follow its events, trying on: {reason}")
 
     def _say(self, state: str, level: int, text: str) -> None:
-        if state != self._told:
-            self._told = state
+        if state != self._state.state:
             directory = self.daemon.directory
+            self._state = self.show()._replace(state=state, reason=text, since=time.time())
+            self._changed()
             log.log(level, "%s: %s", directory, text, extra=about(directory))

@@ -151,7 +151,8 @@ def _parents() -> dict[str, _Mark]:
     """What changes when an overlay's directory is made or removed."""
     marks = {}
     try:
-        for path in (record.RUN, *(f"{record.RUN}/{name}" for name in os.listdir(record.RUN))):
+        names = [name for name in os.listdir(record.RUN) if not name.startswith(".")]
+        for path in (record.RUN, *(f"{record.RUN}/{name}" for name in names)):
             marks[path] = _mark(path)
     except FileNotFoundError:
         return {}

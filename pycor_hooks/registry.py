@@ -10,6 +10,7 @@ instance, which base, which start made it. Both are gone after a reboot. The lay
           merged/                     the overlay's mount point
           state                       KEY=VALUE lines, replaced by rename; its mtime is the time
                                       of the last refresh
+      .watch/PID                      what a watcher shows of itself; no daemon begins with a dot
 
 Imported by the hooks: standard library only.
 """
@@ -109,6 +110,8 @@ def directories(daemons: list[str] | None = None) -> list[str]:
         return []
     found = []
     for name in sorted(names):
+        if name.startswith("."):
+            continue
         try:
             keys = os.listdir(f"{RUN}/{name}")
         except (FileNotFoundError, NotADirectoryError):

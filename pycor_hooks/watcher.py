@@ -15,7 +15,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from pycor_hooks import notify
+from pycor_hooks import notify, pulse
 from pycor_hooks.events import MalformedEvent, parse
 from pycor_hooks.follow import Follower
 from pycor_hooks.live import Records
@@ -73,8 +73,10 @@ class Watcher:
         self._directories = directories
         self._environ = environ
         self._followed: set[str] = set()
+        self._followers: list[Follower] = []
         self._status = ""
         self._malformed = MalformedEvents()
+        self._cannot_show = ""
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT; SIGHUP looks at everything at once."""
@@ -86,8 +88,11 @@ class Watcher:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop)
-        with contextlib.suppress(asyncio.CancelledError):
-            await main
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await main
+        finally:
+            pulse.hide()
 
     async def _main(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -99,7 +104,9 @@ class Watcher:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: group.create_task(reconciler.reconcile()))
         await reconciler.reconcile()
+        pulse.hide()
         self._follow_new(group, reconciler)
+        self._show()
         self._notify("READY=1")
         group.create_task(self._tick(group, reconciler))
         group.create_task(self._reconcile(reconciler))
@@ -132,7 +139,9 @@ class Watcher:
                     extra=about(daemon.directory),
                 )
                 continue
-            group.create_task(Follower(daemon, connected=connected, heard=heard).run())
+            follower = Follower(daemon, connected=connected, heard=heard, changed=self._show)
+            self._followers.append(follower)
+            group.create_task(follower.run())
 
     async def _tick(self, group: asyncio.TaskGroup, reconciler: Reconciler) -> None:
         while True:
@@ -142,6 +151,7 @@ class Watcher:
             if status != self._status:
                 self._status = status
                 self._notify(status)
+            self._show()
             await asyncio.sleep(TICK)
 
     async def _reconcile(self, reconciler: Reconciler) -> None:
@@ -154,6 +164,16 @@ class Watcher:
         while interval is not None:
             self._notify("WATCHDOG=1")
             await asyncio.sleep(interval)
+
+    def _show(self) -> None:
+        """Let `doctor` see how it goes; the work goes on where that cannot be written."""
+        try:
+            pulse.show([follower.show() for follower in self._followers], time.time())
+        except OSError as error:
+            text = f"cannot show its state to doctor: {error}"
+            if text != self._cannot_show:
+                log.warning(text)
+            self._cannot_show = text
 
     def _notify(self, state: str) -> None:
         notify.notify(state, self._environ)
