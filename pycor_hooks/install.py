@@ -8,7 +8,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import prefix, profile, provision, systemd, tree
+from pycor_hooks import intact, prefix, profile, provision, systemd, tree
 from pycor_hooks.client import Connection
 from pycor_hooks.errors import PycorError
 from pycor_hooks.host_errors import Unreachable
@@ -68,6 +68,8 @@ def install(order: Order) -> Iterator[str]:
 def install_hooks(path: str, *, owner: int = 0) -> Iterator[str]:
     """Install the hooks' tree; keep the version before, remove those before that.
 
+    A version that is not as it was installed is made anew.
+
     Args:
         path: the prefix.
         owner: of the directories above it.
@@ -80,13 +82,16 @@ def install_hooks(path: str, *, owner: int = 0) -> Iterator[str]:
         os.makedirs(path, 0o755, exist_ok=True)
         with alone_in(path):
             before = tree.current(path)
-            if before == name:
+            whole = name in tree.versions(path) and intact.is_intact(f"{path}/{name}", tag, owner)
+            if whole and before == name:
                 return
-            if name not in tree.versions(path):
+            if not whole:
                 tree.build(path, name, files)
             tree.switch(path, name)
             tree.remove(path, [old for old in tree.versions(path) if old not in {name, before}])
-    yield f"hooks installed in {path}/{name}" + (f", after {before}" if before else "")
+    done = "repaired" if before == name else "installed"
+    after = f", after {before}" if before and before != name else ""
+    yield f"hooks {done} in {path}/{name}{after}"
 
 
 def install_in(daemon: Daemon, order: Order) -> Iterator[str]:

@@ -109,7 +109,7 @@ def digest_of(files: dict[str, bytes], tag: str) -> str:
 
 
 def build(prefix: str, name: str, files: dict[str, bytes], python: str = PYTHON) -> None:
-    """Make PREFIX/NAME, whole or not at all."""
+    """Make PREFIX/NAME, whole or not at all; one that is there and damaged gives way."""
     unfinished = tempfile.mkdtemp(prefix=_UNFINISHED, dir=prefix)
     for path, content in files.items():
         os.makedirs(os.path.join(unfinished, os.path.dirname(path)), 0o755, exist_ok=True)
@@ -122,6 +122,9 @@ def build(prefix: str, name: str, files: dict[str, bytes], python: str = PYTHON)
     package = os.path.join(unfinished, "pycor_hooks")
     paths = ["-s", unfinished, "-p", os.path.join(prefix, name)]
     subprocess.run([python, "-I", "-m", "compileall", *compiling, *paths, package], check=True)
+    if os.path.lexists(os.path.join(prefix, name)):
+        damaged = tempfile.mkdtemp(prefix=_UNFINISHED, dir=prefix)
+        os.rename(os.path.join(prefix, name), damaged)
     os.rename(unfinished, os.path.join(prefix, name))
 
 

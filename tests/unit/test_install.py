@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import stat
 import subprocess
 import threading
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pycor_hooks import install, prefix, share, systemd, tree, uninstall
+from pycor_hooks import install, intact, prefix, share, systemd, tree, uninstall
 from pycor_hooks.host_errors import BadPrefix, SystemdFailed, SystemPython, UnsafePrefix
 from pycor_hooks.profile import HOOKS
 
@@ -100,6 +101,42 @@ def test_twice(tmp_path: Path) -> None:
     before = times()
     assert install_hooks(tmp_path / "prefix") == []
     assert times() == before
+
+
+def _changed(version: Path) -> None:
+    (version / "pycor_hooks" / "hook.py").write_text("")
+
+
+def _not_compiled(version: Path) -> None:
+    (compiled,) = (version / "pycor_hooks" / "__pycache__").glob("hook.*")
+    compiled.unlink()
+
+
+def _half_gone(version: Path) -> None:
+    shutil.rmtree(version / "hooks")
+
+
+def _open_to_others(version: Path) -> None:
+    (version / "hooks" / "stop").chmod(0o777)
+
+
+def _link(version: Path) -> None:
+    (version / "pycor_hooks" / "kernel.py").unlink()
+    (version / "pycor_hooks" / "kernel.py").symlink_to("/tmp/kernel.py")
+
+
+@pytest.mark.parametrize("damage", [_changed, _not_compiled, _half_gone, _open_to_others, _link])
+def test_repairs(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """A version that is not as it was installed is made anew, and nothing else is left."""
+    home = tmp_path / "prefix"
+    install_hooks(home)
+    version = home / str(tree.current(str(home)))
+    assert intact.is_intact(str(version), tree.ask_python(), ME)
+    damage(version)
+    (line,) = install_hooks(home)
+    assert line == f"hooks repaired in {version}"
+    assert intact.is_intact(str(version), tree.ask_python(), ME)
+    assert set(os.listdir(home)) == {"hooks", version.name}
 
 
 def test_upgrades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
