@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 # On these a stopped instance has a rootfs that the host sees.
 POOL_DRIVERS = frozenset({"dir", "btrfs"})
 DELETE = "security.protection.delete"
-PROTECTION = {DELETE: "true", "boot.autostart": "false"}
+AUTOSTART = "boot.autostart"
+PROTECTION = {DELETE: "true", AUTOSTART: "false"}
 
 
 class Base:

@@ -29,6 +29,7 @@ COMMANDS = {
     "profile": "profile",
     "status": "status",
     "remount": "remount",
+    "doctor": "doctor",
     "watch": "watch",
     "completion": "completion",
 }

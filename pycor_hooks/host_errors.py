@@ -207,3 +207,15 @@ class InUse(PycorError):
     """Something stands on what would be removed."""
 
     template = "not uninstalled: {users}; {remedy}"
+
+
+class NoIdMap(PycorError):
+    """The daemon has not given a container ids yet."""
+
+    template = "the daemon has not said by which ids {name} will run: start it once"
+
+
+class NotFound(PycorError):
+    """A container was named that no daemon has."""
+
+    template = "there is no container {name} in {directories}: names are NAME or PROJECT/NAME"

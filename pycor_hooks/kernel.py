@@ -14,10 +14,13 @@ import os
 import sys
 from struct import Struct
 
+MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_REMOUNT = 0x20
 MS_BIND = 0x1000
+MS_REC = 0x4000
 MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
 MS_SHARED = 0x100000
 
 MNT_DETACH = 0x2
@@ -26,6 +29,7 @@ UMOUNT_NOFOLLOW = 0x8
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
 BTRFS_SUPER_MAGIC = 0x9123683E
 
+CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
 
 _AT_FDCWD = -100
@@ -43,12 +47,18 @@ _AF_UNIX = 1
 _SOCK_STREAM = 1
 _SOL_SOCKET = 1
 _SO_PEERCRED = 21 if os.uname().machine.startswith("ppc") else 17
+_PR_SET_PDEATHSIG = 1
 _PR_SET_SECUREBITS = 28
 _SECBIT_NO_SETUID_FIXUP = 0x4
+_RESOLVE_NO_XDEV = 0x1
+_RESOLVE_NO_MAGICLINKS = 0x2
+_RESOLVE_NO_SYMLINKS = 0x4
+_RESOLVE_BENEATH = 0x8
 
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_CLONE3 = 435
+_SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
 
 _ATTRIBUTES = Struct("=Q")
@@ -56,6 +66,7 @@ _OWNER = Struct("=IIH")
 _TIME = Struct("=qI")
 _DEVICE = Struct("=II")
 _HANDLE = Struct("=Ii")
+_OPEN_HOW = Struct("=QQQ")
 _MAX_HANDLE = 128
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -106,6 +117,23 @@ def umount(target: str, flags: int = 0) -> None:
     _checked(_libc.umount2(os.fsencode(target), flags | UMOUNT_NOFOLLOW), target)
 
 
+def open_beneath(root: int, path: str, flags: int) -> int:
+    """openat2(2) of something that lies below a directory, and can lead nowhere else.
+
+    Args:
+        root: descriptor of the directory.
+        path: relative; "" for the directory itself. No symlink and no mount point is crossed.
+        flags: ``O_*``, without O_CREAT.
+
+    Raises:
+        OSError: ELOOP where a symlink stands in the way, EXDEV where a mount does.
+    """
+    resolve = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_XDEV
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, resolve)
+    name = os.fsencode(path) or b"."
+    return _checked(_syscall(_SYS_OPENAT2, root, name, how, len(how)), path)
+
+
 def open_tree_clone(path: str) -> int:
     """open_tree(2) with OPEN_TREE_CLONE: a detached bind mount of ``path``, as a descriptor."""
     return _checked(
@@ -149,6 +177,16 @@ def clone_into_userns() -> int:
     """
     args = (ctypes.c_uint64 * 8)(CLONE_NEWUSER, 0, 0, 0, 17, 0, 0, 0)  # 17: SIGCHLD
     return _checked(_syscall(_SYS_CLONE3, args, ctypes.sizeof(args)))
+
+
+def unshare(flags: int) -> None:
+    """unshare(2): leave namespaces that others use for new ones; ``flags`` are ``CLONE_NEW*``."""
+    _checked(_libc.unshare(flags))
+
+
+def die_with_parent(signal: int) -> None:
+    """prctl(2), PR_SET_PDEATHSIG: get a signal when the thread that made this process ends."""
+    _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0))
 
 
 def set_fs_ids(uid: int, gid: int) -> None:

@@ -211,21 +211,30 @@ def _clear(directory: str, rootfs: str) -> None:
     except (FileNotFoundError, BadState):
         earlier = None
     if earlier:
-        deadline = time.monotonic() + _INIT_TIMEOUT
-        while instance.process_alive(earlier.init, earlier.init_start):
-            if time.monotonic() > deadline:
-                raise StillHeld(
-                    path=earlier.upperdir,
-                    holder=f"process {earlier.init}, the init of an earlier start",
-                    remedy=f"end it with: kill -9 {earlier.init}",
-                )
-            time.sleep(0.05)
+        await_end(earlier, _INIT_TIMEOUT)
     if os.listdir(directory):
         takedown.everything(directory, earlier.rootfs if earlier else rootfs)
     if kernel.is_mount_root(rootfs):
         takedown.detach_bind(rootfs, f"{directory}/merged")
         if kernel.is_mount_root(rootfs):
             raise NotOurs(path=rootfs)
+
+
+def await_end(earlier: Record, timeout: float) -> None:
+    """Wait until the init of an earlier start is dead, else two would write to one upper.
+
+    Raises:
+        StillHeld: it lives on after ``timeout`` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while instance.process_alive(earlier.init, earlier.init_start):
+        if time.monotonic() > deadline:
+            raise StillHeld(
+                path=earlier.upperdir,
+                holder=f"process {earlier.init}, the init of an earlier start",
+                remedy=f"end it with: kill -9 {earlier.init}",
+            )
+        time.sleep(0.05)
 
 
 def _record(container: Instance, base: Instance, lower: str, rootfs: str) -> Record:

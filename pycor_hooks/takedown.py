@@ -110,11 +110,12 @@ def _remove_all_but_state(directory: str) -> None:
 
 def detach_bind(rootfs: str, merged: str) -> None:
     """Lazily detach our overlay from the container's rootfs; leave mounts that are not ours."""
-    while kernel.is_mount_root(rootfs) and _is_ours(rootfs, merged):
+    while kernel.is_mount_root(rootfs) and is_ours(rootfs, merged):
         kernel.umount(rootfs, kernel.MNT_DETACH)
 
 
-def _is_ours(rootfs: str, merged: str) -> bool:
+def is_ours(rootfs: str, merged: str) -> bool:
+    """Whether what is mounted at ``rootfs`` is the overlay of ``merged``, or another of ours."""
     if kernel.is_mount_root(merged):
         return kernel.statx(rootfs).dev == kernel.statx(merged).dev
     mounts = [mount for mount in mountinfo.read() if mount.target == rootfs]

@@ -88,6 +88,10 @@ containers = click.argument(
     "names", metavar="[[PROJECT/]NAME]...", nargs=-1, shell_complete=_complete_live
 )
 
+container = click.argument(
+    "name", metavar="[[PROJECT/]NAME]", required=False, shell_complete=_complete_live
+)
+
 
 def parse_label(text: str) -> tuple[str, str]:
     """Project and name of what was written as NAME or PROJECT/NAME."""

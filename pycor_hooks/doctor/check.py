@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The result of a check: one line, with cause and remedy. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+OK = "ok"
+WARN = "warn"
+FAIL = "FAIL"
+
+# The fields of a row, a contract with whoever reads the JSON.
+KEYS = ("name", "subject", "state", "cause", "remedy")
+
+_NAMED = 5
+
+
+class Check(NamedTuple):
+    """What one check has found.
+
+    `name` of the check; `subject`: what was looked at; `state`: "ok", "warn" (works, but) or
+    "FAIL"; `cause`: what is the case; `remedy`: what to do about it, "" where nothing is to do.
+    """
+
+    name: str
+    subject: str
+    state: str
+    cause: str
+    remedy: str = ""
+
+
+def refused(name: str, subject: str, error: Exception, state: str = FAIL) -> Check:
+    """An error as a check; those that have a name say cause and remedy with a colon between."""
+    cause, _, remedy = str(error).partition(": ")
+    return Check(name, subject, state, cause, remedy)
+
+
+def sound(name: str, subject: str, found: Iterable[Check], cause: str) -> Iterator[Check]:
+    """What was found, or one line that says that all is well."""
+    empty = True
+    for one in found:
+        empty = False
+        yield one
+    if empty:
+        yield Check(name, subject, OK, cause)
+
+
+def names(found: Iterable[str]) -> str:
+    """Some names for a line: the first few, and how many more there are."""
+    listed = sorted(found)
+    more = len(listed) - _NAMED
+    return ", ".join(listed[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 container", "2 containers"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

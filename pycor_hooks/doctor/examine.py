@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All checks of a host, or of one container, in the order in which they are shown."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+from pycor_hooks import instance, record
+from pycor_hooks.doctor import (
+    bases,
+    containers,
+    explain,
+    install,
+    inventory,
+    kernel,
+    leaks,
+    limits,
+    profiles,
+    watching,
+)
+from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, refused
+from pycor_hooks.doctor.profiles import profiles_of
+from pycor_hooks.errors import PycorError
+from pycor_hooks.host_errors import NoDaemon, NotFound, Skipped
+from pycor_hooks.rawlxc import pre_start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pycor_hooks.doctor.inventory import House
+    from pycor_hooks.sockets import Daemon
+
+# Where root alone can write, and an upper can be: for a host without a daemon.
+_NO_POOL = "/var/lib"
+
+
+class Order(NamedTuple):
+    """What to look at.
+
+    `daemons` found; `directories` that the operator named, None where he left it to us; `prefix`
+    of the hooks, `sure` whether he gave it; `fix`: take down what is left behind.
+    """
+
+    daemons: Sequence[Daemon]
+    directories: list[str] | None
+    prefix: str
+    sure: bool
+    fix: bool
+
+
+def examine(order: Order) -> Iterator[Check]:
+    """Look at the whole host."""
+    with ExitStack() as stack:
+        houses = [inventory.look(daemon, stack) for daemon in order.daemons]
+        if not houses:
+            yield refused("daemon", "this host", NoDaemon())
+        for house in houses:
+            yield check_daemon(house)
+        places = [place for house in houses for place in places_of(house)] or [_NO_POOL]
+        yield from _guarded("overlay", kernel.check(places))
+        for prefix in prefixes_of(order, houses):
+            yield from _guarded("hooks", install.check(prefix, places[0]))
+        for house in houses:
+            if not house.trouble:
+                yield from _guarded("profile", profiles.check(house))
+            yield from _guarded("base", bases.check(house))
+            yield from _guarded("containers", containers.check(house, house.containers))
+        yield from _guarded("limits", limits.check())
+        yield from _guarded("watcher", watching.check(houses, time.time()))
+        yield from _guarded(leaks.NAME, leaks.check(order.directories, fix=order.fix))
+
+
+def examine_one(order: Order, project: str, name: str) -> Iterator[Check]:
+    """Look at one container, in whichever daemon it is.
+
+    Raises:
+        NotFound: in none.
+    """
+    with ExitStack() as stack:
+        houses = [inventory.look(daemon, stack) for daemon in order.daemons]
+        found = [
+            (house, whose)
+            for house in houses
+            for whose in [instance.Instance(house.daemon.directory, project, name)]
+            if whose.key
+            in {one.where.key for one in house.containers} | {one.key for one in house.records}
+        ]
+        if not found:
+            directories = ", ".join(house.daemon.directory for house in houses)
+            nobody = instance.Instance("", project, name)
+            raise NotFound(name=nobody.label, directories=directories or "any daemon")
+        for house, whose in found:
+            if house.trouble:
+                yield check_daemon(house)
+            yield from explain.explain(house, whose, time.time())
+            directory = record.directory_of(whose.daemon, whose.key)
+            left = [one for one in leaks.find([whose.daemon]) if one.directory == directory]
+            yield from leaks.check_left(left, fix=order.fix)
+
+
+def check_daemon(house: House) -> Check:
+    """Whether a daemon answers; what is not looked at where it does not."""
+    name, subject = "daemon", house.daemon.directory
+    if isinstance(house.trouble, Skipped):
+        return refused(name, subject, house.trouble, WARN)
+    if house.trouble:
+        found = refused(name, subject, house.trouble)
+        unseen = "profiles, images and containers that are stopped were not looked at"
+        return found._replace(cause=f"{found.cause}: {unseen}")
+    server = house.connections[0].server["environment"]
+    return Check(name, subject, OK, f"{server['server']} {server['server_version']} answers")
+
+
+def places_of(house: House) -> list[str]:
+    """The pools of a daemon whose file system the host sees, and has something on."""
+    home = f"{house.daemon.directory}/storage-pools"
+    pools = [f"{home}/{name}" for name in sorted(_list(home))]
+    return [
+        pool
+        for pool in pools
+        if any(os.path.isdir(f"{pool}/containers/{n}/rootfs") for n in _list(f"{pool}/containers"))
+    ]
+
+
+def _list(path: str) -> list[str]:
+    return os.listdir(path) if os.path.isdir(path) else []
+
+
+def prefixes_of(order: Order, houses: Iterable[House]) -> list[str]:
+    """Where the hooks are that profiles and containers name, and the one that the operator did."""
+    found = set()
+    for house in houses:
+        hooks = [container.hook for container in house.containers]
+        for listed in profiles_of(house).values():
+            hooks += [pre_start(each["config"].get("raw.lxc", "")) for each in listed]
+        found |= {hook.prefix for hook in hooks if hook}
+    return sorted(found | ({order.prefix} if order.sure or not found else set()))
+
+
+def _guarded(name: str, checks: Iterator[Check]) -> Iterator[Check]:
+    """Checks of a theme; what one of them could not look at is a line, and not the end of all."""
+    try:
+        yield from checks
+    except PycorError as error:
+        yield refused(name, "this host", error)
+    except OSError as error:
+        where = f" at {error.filename}" if error.filename else ""
+        cause = f"could not be looked at: {error.strerror}{where}"
+        yield Check(name, "this host", FAIL, cause, "--debug shows where: please report it")
