@@ -18,27 +18,31 @@ if TYPE_CHECKING:
     from pycor_hooks.doctor.inventory import Container, House
 
 
-def check(house: House, chosen: Iterable[Container]) -> Iterator[Check]:
+def check(
+    house: House, chosen: Iterable[Container], *, subject: str = "", some: str = ""
+) -> Iterator[Check]:
     """Look at containers of one daemon; those without a base are left out.
 
     Args:
         house: the daemon; what is mounted is looked at where it does not answer.
         chosen: some of its containers, or all.
+        subject: where no fault is found, what was looked at; the daemon by default.
+        some: how to call them then; their number by default.
     """
-    subject = house.daemon.directory
+    subject = subject or house.daemon.directory
     ours = [container for container in chosen if container.hook]
-    some = count(len(ours), "container")
-    if not house.trouble:
-        cause = f"each of {some} on a base could start now"
-        yield from sound(nextstart.NAME, subject, nextstart.check(ours), cause)
-        cause = f"all of {some} are on pools whose drivers are tested"
-        yield from sound("pool", subject, check_pools(house, ours), cause)
-        cause = f"none of {some} is privileged on a base that is not"
-        yield from sound("privileged", subject, check_privileged(house, ours), cause)
     uppers = {one.label: (f"{one.where.volume()}/overlay/upper", devices_of(one)) for one in ours}
     if house.trouble:
         uppers = {plan.label(r.project, r.name): (r.upperdir, set()) for r in house.records}
-    cause = f"none in the layers of {count(len(uppers), 'container')}"
+    some = some or count(len(uppers), "container")
+    if not house.trouble:
+        cause = f"{some}: pre-start's checks pass, and so does a trial mount"
+        yield from sound(nextstart.NAME, subject, nextstart.check(ours), cause)
+        cause = f"{some}: on a storage driver that was tried"
+        yield from sound("pool", subject, check_pools(house, ours), cause)
+        cause = f"{some}: not privileged on a base that is not"
+        yield from sound("privileged", subject, check_privileged(house, ours), cause)
+    cause = f"{some}: no images of another container engine in the layer"
     yield from sound("nested store", subject, check_stores(house, uppers), cause)
 
 

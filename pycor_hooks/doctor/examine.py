@@ -64,13 +64,26 @@ def examine(order: Order) -> Iterator[Check]:
         for prefix in prefixes_of(order, houses):
             yield from _guarded("hooks", install.check(prefix, places[0]))
         for house in houses:
-            if not house.trouble:
-                yield from _guarded("profile", profiles.check(house))
-            yield from _guarded("base", bases.check(house))
-            yield from _guarded("containers", containers.check(house, house.containers))
+            for one in _examine_house(house):
+                yield _named_in_full(one, house) if len(houses) > 1 else one
         yield from _guarded("limits", limits.check())
         yield from _guarded("watcher", watching.check(houses, time.time()))
         yield from _guarded(leaks.NAME, leaks.check(order.directories, fix=order.fix))
+
+
+def _examine_house(house: House) -> Iterator[Check]:
+    if not house.trouble:
+        yield from _guarded("profile", profiles.check(house))
+    yield from _guarded("base", bases.check(house))
+    yield from _guarded("containers", containers.check(house, house.containers))
+
+
+def _named_in_full(one: Check, house: House) -> Check:
+    """The same with its daemon, of which there are several."""
+    directory = house.daemon.directory
+    if one.subject.startswith(directory):
+        return one
+    return one._replace(subject=f"{directory} {one.subject}")
 
 
 def examine_one(order: Order, project: str, name: str) -> Iterator[Check]:

@@ -48,7 +48,10 @@ def explain(house: House, whose: Instance, now: float) -> Iterator[Check]:
         yield Check("overlay", whose.label, OK, "it is stopped: nothing is mounted or recorded")
     if container:
         yield from _next(container)
-        yield from containers.check(house, [container])
+        yield from containers.check(house, [container], subject=whose.label, some="this one")
+    else:
+        cause = "what it would do cannot be told while its daemon does not answer"
+        yield Check(nextstart.NAME, whose.label, WARN, cause, "start the daemon")
 
 
 def _as_base(base: inventory.Base) -> Check:

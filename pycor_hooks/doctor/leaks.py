@@ -42,6 +42,11 @@ class Left(NamedTuple):
     what: str
     directory: str
 
+    @property
+    def label(self) -> str:
+        """The container, and its daemon, which may be gone too, for people."""
+        return f"{self.whose.daemon} {self.whose.label}"
+
 
 def check(daemons: list[str] | None, *, fix: bool) -> Iterator[Check]:
     """Look for what is left behind, and for overlays that went too early.
@@ -66,7 +71,7 @@ def check_mounted(daemons: list[str] | None) -> Iterator[Check]:
     """Look for overlays of living containers that are not as they are recorded."""
     for row in status.rows(status.look(daemons)):
         whose = instance.Instance(str(row["daemon"]), str(row["project"]), str(row["name"]))
-        label = whose.label
+        label = f"{whose.daemon} {whose.label}"
         if row["started_at"] is None and whose.running():
             cause = f"its overlay at {row['merged']} has lost its record: no refresh reaches it"
             yield Check("mounted", label, FAIL, cause, "restart it")
@@ -164,7 +169,7 @@ def _tell(left: Left) -> Check:
     remedy = "run pycor-hooks doctor --fix"
     if left.what == FOREIGN:
         remedy = f"see what it is, and unmount it: findmnt {left.directory}/merged"
-    return Check(NAME, left.whose.label, state, left.what, remedy)
+    return Check(NAME, left.label, state, left.what, remedy)
 
 
 def _fix(left: Left) -> Check:
@@ -175,8 +180,8 @@ def _fix(left: Left) -> Check:
                 _take_down(left)
             takedown.remove_directory(left.directory)
     except (PycorError, OSError) as error:
-        return refused(NAME, left.whose.label, error)
-    return Check(NAME, left.whose.label, OK, f"{left.what}: taken down")
+        return refused(NAME, left.label, error)
+    return Check(NAME, left.label, OK, f"{left.what}: taken down")
 
 
 def _take_down(left: Left) -> None:
