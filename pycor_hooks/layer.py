@@ -68,11 +68,16 @@ def prepare(volume: str, lower: str) -> None:
         _make_directory(f"{own}/probe", 0o700)
         os.rmdir(f"{own}/probe")
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise NoSpace(path=own, error=error.strerror) from error
-        if error.errno == errno.EROFS:
-            raise LayerReadonly(path=own, upperdir=f"{own}/upper") from error
-        raise
+        raise explained(error, own) from error
+
+
+def explained(error: OSError, own: str) -> Exception:
+    """What an error means where a container's own layer, ``own``, does not take a directory."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return NoSpace(path=own, error=error.strerror)
+    if error.errno == errno.EROFS:
+        return LayerReadonly(path=own, upperdir=f"{own}/upper")
+    return error
 
 
 def kind_of(path: str) -> str:

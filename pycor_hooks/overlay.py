@@ -28,6 +28,8 @@ from pycor_hooks.kernellog import KernelLog
 from pycor_hooks.mountinfo import escape_layer
 
 SOURCE = "pycor-hooks"
+STAGED = ("volume", "lower", "probe")
+"""What is mounted in an overlay's directory for as long as the overlay is being mounted."""
 _TRIES = 3
 _PAUSE = 0.05
 _OPTIONS = "index=off,metacopy=off,redirect_dir=nofollow,xino=off,userxattr"
@@ -175,7 +177,7 @@ def _stage(
 
 def unstage(staging: str) -> None:
     """Detach what :func:`mount` staged, also what one that was killed left behind."""
-    for name in ("volume", "lower", "probe"):
+    for name in STAGED:
         path = f"{staging}/{name}"
         while kernel.is_mount_root(path):
             kernel.umount(path, kernel.MNT_DETACH)

@@ -16,7 +16,7 @@ import time
 
 from pycor_hooks import instance, kernel, mountinfo
 from pycor_hooks.errors import BadState, NotOurs, StillHeld
-from pycor_hooks.overlay import SOURCE, unstage
+from pycor_hooks.overlay import SOURCE, STAGED, unstage
 from pycor_hooks.record import Record, read
 from pycor_hooks.registry import LOCK_TIMEOUT, Lock
 
@@ -103,7 +103,7 @@ def everything(directory: str, rootfs: str) -> None:
 
 
 def _remove_all_but_state(directory: str) -> None:
-    for name in ("merged", "empty", "volume", "lower", "probe"):
+    for name in ("merged", "empty", *STAGED):
         _rmdir(f"{directory}/{name}")
     _unlink(f"{directory}/.state")
 

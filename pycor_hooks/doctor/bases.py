@@ -131,7 +131,9 @@ def _unheld(owners: Owners, root: int, ids: idmap.IdMap) -> str:
         ("group", owners.gids, ids.gid),
     ):
         for stored, path in sorted(found.items()):
-            if stored < root or translate(stored - root) is None:
+            if stored < root:
+                return f"/{path} belongs to {kind} {stored} of the host"
+            if translate(stored - root) is None:
                 return f"/{path} belongs to {kind} {stored - root}"
     return ""
 

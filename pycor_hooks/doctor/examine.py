@@ -28,7 +28,7 @@ from pycor_hooks.host_errors import NoDaemon, NotFound, Skipped
 from pycor_hooks.rawlxc import pre_start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pycor_hooks.doctor.inventory import House
     from pycor_hooks.sockets import Daemon
@@ -142,15 +142,20 @@ def _list(path: str) -> list[str]:
     return os.listdir(path) if os.path.isdir(path) else []
 
 
-def prefixes_of(order: Order, houses: Iterable[House]) -> list[str]:
-    """Where the hooks are that profiles and containers name, and the one that the operator did."""
+def prefixes_of(order: Order, houses: Sequence[House]) -> list[str]:
+    """Where the hooks are that profiles and containers name, and the one that the operator did.
+
+    Where none is named the default one counts, unless a daemon that is down may name another.
+    """
     found = set()
     for house in houses:
         hooks = [container.hook for container in house.containers]
         for listed in profiles_of(house).values():
             hooks += [pre_start(each["config"].get("raw.lxc", "")) for each in listed]
         found |= {hook.prefix for hook in hooks if hook}
-    return sorted(found | ({order.prefix} if order.sure or not found else set()))
+    told = all(house.trouble is None for house in houses)
+    likely = not found and (told or os.path.isdir(order.prefix))
+    return sorted(found | ({order.prefix} if order.sure or likely else set()))
 
 
 def _guarded(name: str, checks: Iterator[Check]) -> Iterator[Check]:

@@ -105,7 +105,7 @@ def look(directory: str) -> list[Left]:
         recorded = None
     lives = whose.running() if recorded is None else not takedown.gone(recorded)
     found = [] if lives else _remains(directory)
-    if any(kernel.is_mount_root(f"{directory}/{name}") for name in ("volume", "lower")):
+    if any(kernel.is_mount_root(f"{directory}/{name}") for name in overlay.STAGED):
         found.append(LAYER)
     if _bind_is_left(whose, recorded, lives=lives):
         found.append(BIND)
@@ -176,12 +176,14 @@ def _fix(left: Left) -> Check:
     """Take it down, if it is still what it was."""
     try:
         with registry.Lock(left.directory, timeout=_LOCK_TIMEOUT):
-            if left in look(left.directory):
+            still = left.what in [one.what for one in look(left.directory)]
+            if still:
                 _take_down(left)
             takedown.remove_directory(left.directory)
     except (PycorError, OSError) as error:
         return refused(NAME, left.label, error)
-    return Check(NAME, left.label, OK, f"{left.what}: taken down")
+    done = "taken down" if still else "gone by itself meanwhile"
+    return Check(NAME, left.label, OK, f"{left.what}: {done}")
 
 
 def _take_down(left: Left) -> None:

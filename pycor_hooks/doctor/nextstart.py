@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What would happen if a container were started now: pre-start's own checks, and a trial mount.
 
-The trial takes the base as it is, by the ids that the container has, with an empty upper on the
-container's pool. The container's own upper is never mounted to be written: it may start at any
+The trial takes the base as it is, by the ids that the container has, with an empty upper beside
+the container's own. That one is never mounted to be written: the container may start at any
 moment, and an upper with two overlays is corrupted.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import kernel, layer, overlay, prestart, record, takedown, tree
 from pycor_hooks.doctor import scratch
-from pycor_hooks.doctor.check import FAIL, Check, refused
+from pycor_hooks.doctor.check import Check, refused
 from pycor_hooks.errors import BadState, NotOurs, PycorError
 from pycor_hooks.host_errors import NoHooks
 from pycor_hooks.mountinfo import escape_layer
@@ -39,21 +39,29 @@ class Start(NamedTuple):
 
 def check(containers: Iterable[Container]) -> Iterator[Check]:
     """Name the containers on a base that would not start, and why."""
-    places: dict[str, list[Start]] = {}
+    tried: dict[object, Check | None] = {}
     for container in containers:
         try:
             start = plan(container)
         except (PycorError, ValueError, OSError) as error:
             yield refused(NAME, container.label, error)
-        else:
-            places.setdefault(pool_of(start.layers.volume), []).append(start)
-    for place, starts in places.items():
-        try:
-            with scratch.directory(place) as path:
-                yield from scratch.apart(lambda: _try_all(starts, path))  # noqa: B023 - run now
-        except OSError as error:
-            cause = f"nothing can be written to {place} ({error.strerror})"
-            yield Check(NAME, place, FAIL, cause, "see to it that it has room")
+            continue
+        layers, place = start.layers, place_of(start.layers)
+        key = (
+            *(os.stat(place).st_dev, layers.lowerdirs[0]),
+            *(layers.lower_map, layers.upper_map, layers.fs_ids),
+        )
+        if key not in tried:
+            tried[key] = _try(layers, place)
+        wrong = tried[key] or _try_strays(start, pool_of(layers.volume))
+        if wrong:
+            yield wrong._replace(subject=container.label)
+
+
+def place_of(layers: Layers) -> str:
+    """Where to make an upper for a trial: beside the container's own, in its volume."""
+    own = layers.volume
+    return own if os.path.isdir(own) else pool_of(own)
 
 
 def pool_of(own: str) -> str:
@@ -86,59 +94,60 @@ def _refuse_remains(directory: str, rootfs: str) -> None:
         raise NotOurs(path=rootfs)
 
 
-def _try_all(starts: list[Start], path: str) -> Iterator[Check]:
-    """Mount what each would, equal ones once; in a mount namespace of our own."""
-    tried: dict[object, str] = {}
-    for number, start in enumerate(starts):
-        layers, place = start.layers, f"{path}/{number}"
-        key = (layers.lowerdirs[0], layers.lower_map, layers.upper_map, layers.fs_ids)
-        if key not in tried:
-            os.mkdir(place)
-            tried[key] = _try(layers, place)
-        wrong = tried[key] or _try_strays(start, f"{place}-view")
-        if wrong:
-            cause, _, remedy = wrong.partition(": ")
-            yield Check(NAME, start.container.label, FAIL, cause, remedy)
-
-
-def _try(layers: Layers, place: str) -> str:
+def _try(layers: Layers, place: str) -> Check | None:
     """Mount the base with an empty upper; what is wrong with it."""
+    try:
+        with scratch.directory(place) as path:
+            found = scratch.apart(lambda: _mount(layers, path))
+    except OSError as error:
+        return refused(NAME, "", layer.explained(error, layers.volume))
+    return found[0] if found else None
+
+
+def _mount(layers: Layers, path: str) -> Iterator[Check]:
+    """In a mount namespace of our own."""
     lower = layers.lowerdirs[0]
-    layer.prepare(place, lower)
+    layer.prepare(path, lower)
     owner = layer.owner(os.path.dirname(layers.volume), lower)
     for name in ("overlay", "overlay/upper", "overlay/work"):
-        os.chown(f"{place}/{name}", owner, owner)
+        os.chown(f"{path}/{name}", owner, owner)
     for name in ("empty", "merged", "staging"):
-        os.mkdir(f"{place}/{name}")
+        os.mkdir(f"{path}/{name}")
     trial = overlay.Layers(
-        lowerdirs=[lower, *([f"{place}/empty"] if layers.lowerdirs[1:] else [])],
-        volume=f"{place}/overlay",
+        lowerdirs=[lower, *([f"{path}/empty"] if layers.lowerdirs[1:] else [])],
+        volume=f"{path}/overlay",
         lower_map=layers.lower_map,
         upper_map=layers.upper_map,
         fs_ids=layers.fs_ids,
-        staging=f"{place}/staging",
+        staging=f"{path}/staging",
     )
     try:
-        overlay.mount(trial, f"{place}/merged")
+        overlay.mount(trial, f"{path}/merged")
     except (PycorError, OSError) as error:
-        return str(error).replace(trial.volume, layers.volume)
-    return ""
+        found = refused(NAME, "", error)
+        yield found._replace(cause=found.cause.replace(trial.volume, layers.volume))
 
 
-def _try_strays(start: Start, view: str) -> str:
+def _try_strays(start: Start, pool: str) -> Check | None:
     """Whether what lies in the bare rootfs could go into the container; why not."""
-    where, layers = start.container.where, start.layers
-    rootfs = where.rootfs()
+    rootfs = start.container.where.rootfs()
     if kernel.is_mount_root(rootfs) or not os.listdir(rootfs):
-        return ""
+        return None
+    with scratch.directory(pool) as path:
+        found = scratch.apart(lambda: _check_strays(start, rootfs, path))
+    return found[0] if found else None
+
+
+def _check_strays(start: Start, rootfs: str, path: str) -> Iterator[Check]:
+    """In a mount namespace of our own."""
+    where, layers = start.container.where, start.layers
     merged = f"{record.directory_of(where.daemon, where.key)}/merged"
     if not kernel.is_mount_root(merged):
-        merged = _view(layers, view)
+        merged = _view(layers, path)
     try:
         prestart.strays_of(where, rootfs, merged, start.config, layers.fs_ids).check()
     except (PycorError, OSError) as error:
-        return str(error)
-    return ""
+        yield refused(NAME, "", error)
 
 
 def _view(layers: Layers, view: str) -> str:
@@ -146,7 +155,6 @@ def _view(layers: Layers, view: str) -> str:
     upper, lower = f"{layers.volume}/upper", layers.lowerdirs[0]
     if not os.path.isdir(upper):
         return lower
-    os.mkdir(view)
     stack = ":".join(escape_layer(path) for path in (upper, lower))
     kernel.mount(overlay.SOURCE, view, "overlay", kernel.MS_RDONLY, f"lowerdir={stack},userxattr")
     return view

@@ -76,7 +76,8 @@ def check_profile(connection: Connection, found: Profile) -> Check:
     if not base or not prefix:
         return Check("profile", subject, OK, "hooks in effect, by lines of an operator's own")
     wanted = profile.body(prefix=prefix, base=base)["config"]["raw.lxc"]
-    if profile.merge(raw_lxc, wanted) != raw_lxc:
+    foreign = rawlxc.settings("\n".join(profile.foreign_lines(raw_lxc)))
+    if [one for one in rawlxc.settings(raw_lxc) if one not in foreign] != rawlxc.settings(wanted):
         return Check("profile", subject, WARN, "its hook lines are not as they were made", again)
     return Check("profile", subject, OK, f"for base {base}, as it was made")
 

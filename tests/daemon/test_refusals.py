@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from pycor_hooks import kernel, mountinfo
+from tests.daemon.findings import faults, of_containers, theme
 
 if TYPE_CHECKING:
     import subprocess
@@ -131,11 +132,23 @@ def _layers_unmounted(overlays: Overlays) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_layers_unmounted")
 def test_refusals(overlays: Overlays) -> None:
-    """Each refusal is one ERROR line with cause and remedy, and leaves nothing mounted."""
+    """Each refusal is one ERROR line with cause and remedy, and leaves nothing mounted.
+
+    `doctor` says the same beforehand, of each of them and of no other, and starts nobody.
+    """
     overlays.launch("web0").stop()
+    sound = overlays.init("sound")
     refused = [overlays.init(refusal.name) for refusal in REFUSALS]
     for refusal, container in zip(REFUSALS, refused, strict=True):
         refusal.spoil(overlays, container)
+    foretold = faults(theme(overlays, of_containers))
+    for refusal in REFUSALS:
+        told = foretold["next start", refusal.name]
+        assert told.state == "FAIL"
+        for words in refusal.says:
+            assert words in f"{told.cause}: {told.remedy}"
+    assert ("next start", sound.name) not in foretold
+    assert not any(" pycor-hooks - " in container.log() for container in refused)
     with ThreadPoolExecutor(len(refused)) as pool:
         tries = list(pool.map(_try_to_start, refused))
     for refusal, container, done in zip(REFUSALS, refused, tries, strict=True):

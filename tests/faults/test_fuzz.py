@@ -149,7 +149,7 @@ def test_a_hook_s_words(name: str, path: str, words: list[str], tally: Tally) ->
         try:
             container, rootfs = instance.from_environment(environ)
             assert rootfs.startswith(f"{container.daemon}/storage-pools/")
-            options = hook._options("pre-start", words)
+            options = hook.parse_options("pre-start", words)
             base = instance.parse_base(options["--base"], container)
         except (NotAHook, UnknownLayout, UnknownOption, BadName):
             return
