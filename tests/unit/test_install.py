@@ -136,7 +136,7 @@ def test_repairs(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     (line,) = install_hooks(home)
     assert line == f"hooks repaired in {version}"
     assert intact.is_intact(str(version), tree.ask_python(), ME)
-    assert set(os.listdir(home)) == {"hooks", version.name}
+    assert set(os.listdir(home)) == {"hooks", version.name, install.LOCK}
 
 
 def test_upgrades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
