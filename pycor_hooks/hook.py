@@ -64,7 +64,7 @@ def _read_config(environ: dict[str, str]) -> str:
         path = environ["LXC_CONFIG_FILE"]
     except KeyError:
         raise NotAHook(variable="LXC_CONFIG_FILE") from None
-    # Lines end as liblxc ends them: a carriage return that a setting holds is no end of a line.
+    # A carriage return in a setting of the instance is no end of a line: see Config.
     with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
         return file.read()
 

@@ -194,8 +194,8 @@ def identity_of(rootfs: str) -> str:
 class Config:
     """What the hooks need of LXC_CONFIG_FILE.
 
-    A newline alone ends a line, as for liblxc: the daemons let whoever may edit an instance put
-    every other character into it (``environment.NAME``), those at which str.splitlines breaks too.
+    A newline alone ends a line: that is the one character which the daemons keep out of what
+    anybody who may edit an instance can write there (``environment.NAME``).
 
     Attributes:
         idmap: the values of its ``lxc.idmap`` lines.
