@@ -7,6 +7,7 @@ LXD 5.0 takes 30 s to report any failing pre-start, so they run side by side.
 from __future__ import annotations
 
 import os
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -103,6 +104,29 @@ def _no_space(overlays: Overlays, container: Instance) -> None:
         pass
 
 
+def _imported_base(overlays: Overlays, container: Instance) -> None:
+    """A base from a backup in which somebody made a link to the host's root of its rootfs."""
+    client, directory = overlays.client, overlays.daemon.world.directory
+    backups = [os.path.join(directory, f"{name}.tar") for name in ("backup", "tampered")]
+    client("init", "busybox", "imported")
+    client("export", "imported", backups[0], "--compression=none")
+    client("delete", "imported")
+    with tarfile.open(backups[0]) as old, tarfile.open(backups[1], "w") as new:
+        for member in old:
+            if member.name.endswith("/rootfs"):
+                member.type, member.linkname = tarfile.SYMTYPE, "/"
+            if "/rootfs/" not in member.name:
+                new.addfile(member, old.extractfile(member) if member.isreg() else None)
+    client("import", backups[1], "imported")
+    for backup in backups:
+        os.unlink(backup)
+    _base("--base imported")(overlays, container)
+
+
+def _hostile_name(_: Overlays, container: Instance) -> None:
+    os.mkfifo(f"{container.rootfs}/a\n\x1b[31m\u202e")
+
+
 REFUSALS = [
     Refusal("missing", _base("--base nobase"), ("base nobase does not exist", "create it, or")),
     Refusal("self", _base("--base self"), ("self cannot be its own base", "profile remove self")),
@@ -116,6 +140,8 @@ REFUSALS = [
     Refusal("onhollow", _no_rootfs, ("base hollow has no rootfs at", "move hollow -s bases")),
     Refusal("ongiven", _root_given_away, ("base given is owned by", "chown root:root /")),
     Refusal("nomap", _no_idmapped_mounts, ("cannot map the ids of", "Linux 5.19")),
+    Refusal("onlink", _imported_base, ("imported/rootfs is not a directory but a symlink",)),
+    Refusal("named", _hostile_name, (r"/a\n\x1b[31m\u202e was put into",)),
     Refusal("full", _no_space, ("no space left at", "raise the quota of the root disk")),
 ]
 
@@ -155,6 +181,7 @@ def test_refusals(overlays: Overlays) -> None:
         assert done.returncode != 0, refusal.name
         lines = [line for line in container.log().splitlines() if " pycor-hooks - " in line]
         assert [" ERROR " in line for line in lines] == [True], (refusal.name, lines)
+        assert lines[0].isprintable()
         for words in refusal.says:
             assert words in lines[0]
         assert not os.path.exists(container.record)
