@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -47,6 +48,7 @@ def watch(directories: Sequence[str] = (), environ: Mapping[str, str] = os.envir
     Returns:
         The exit code, 0.
     """
+    faulthandler.enable()  # systemd aborts one that hangs; then the log says where it did
     asyncio.run(Watcher(directories, environ).run())
     return 0
 

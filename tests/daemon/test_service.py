@@ -180,6 +180,10 @@ def test_restarted(machine: Machine, number: signal.Signals, result: str) -> Non
     wait_following(machine)
     assert machine.show(UNIT, "NRestarts") == {"NRestarts": "1"}
     assert len(machine.journal(f"UNIT={UNIT}", f"UNIT_RESULT={result}")) == 1
+    said = [
+        entry["MESSAGE"] for entry in machine.journal(f"_SYSTEMD_UNIT={UNIT}", f"_PID={before}")
+    ]
+    assert ("Fatal Python error: Aborted" in said) == (result == "watchdog")
 
 
 def test_stopped(machine: Machine) -> None:
