@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from pycor_hooks.errors import PycorError, printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -33,9 +35,12 @@ class Check(NamedTuple):
 
 
 def refused(name: str, subject: str, error: Exception, state: str = FAIL) -> Check:
-    """An error as a check; those that have a name say cause and remedy with a colon between."""
-    cause, _, remedy = str(error).partition(": ")
-    return Check(name, subject, state, cause, remedy)
+    """An error as a check; those of ours say cause and remedy with a colon between."""
+    if not isinstance(error, PycorError):
+        return Check(name, subject, state, printable(str(error)))
+    cause, _, remedy = error.template.partition(": ")
+    parts = (printable(part.format(**vars(error))) for part in (cause, remedy))
+    return Check(name, subject, state, *parts)
 
 
 def sound(name: str, subject: str, found: Iterable[Check], cause: str) -> Iterator[Check]:

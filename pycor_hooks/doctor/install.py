@@ -10,7 +10,7 @@ from pycor_hooks import intact, prefix, tree
 from pycor_hooks.doctor import rehearsal, scratch
 from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, names, refused
 from pycor_hooks.errors import PycorError
-from pycor_hooks.host_errors import NoHooks
+from pycor_hooks.host_errors import NoHooks, UnsafePrefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,8 +44,10 @@ def check_safe(path: str) -> Check:
     name = "hooks are root's"
     try:
         prefix.check(path)
-    except PycorError as error:
-        return refused(name, path, error)
+    except UnsafePrefix as error:
+        why = vars(error)
+        cause = f"{why['path']} {why['reason']}, and liblxc runs the hooks as root"
+        return Check(name, path, FAIL, cause, why["remedy"])
     found = intact.unsafe(_version(path))
     if found:
         remedy = f"find out who changed it, then run {_anew(path)}"

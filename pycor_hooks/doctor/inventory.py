@@ -134,11 +134,18 @@ def look(daemon: Daemon, stack: ExitStack) -> House:
             raise Unreachable(
                 kind=daemon.kind, directory=daemon.directory, reason="it is not running"
             )
-        connections = uninstall.projects_of(stack.enter_context(Connection(daemon)))
+        first = stack.enter_context(Connection(daemon))
+        connections = uninstall.projects_of(first)
         found = [one for each in connections for one in each.get("instances", recursion="1")]
     except PycorError as error:
         return House(daemon, error, [], [], records)
-    containers = [Container(daemon, one) for one in found if one["type"] == "container"]
+    # Within a cluster every member lists those of the others, too.
+    here = {"", "none", first.server["environment"].get("server_name")}
+    containers = [
+        Container(daemon, one)
+        for one in found
+        if one["type"] == "container" and one.get("location", "none") in here
+    ]
     return House(daemon, None, connections, containers, records)
 
 

@@ -99,8 +99,9 @@ def test_completion(overlays: Overlays) -> None:
 
 
 @pytest.mark.once
+@pytest.mark.usefixtures("watcher")
 def test_examples_of_help(overlays: Overlays) -> None:
-    """What --help of status and remount gives as examples works as it stands there."""
+    """What --help of status, remount and doctor gives as examples works as it stands there."""
     client = overlays.client
     client("project", "create", "staging")
     staging = client.in_project("staging")
@@ -110,12 +111,13 @@ def test_examples_of_help(overlays: Overlays) -> None:
         overlays.pycor_hooks("profile", "--prefix", overlays.prefix, *words)
     staging.launch("overlay-debian", "web2")
     overlays.launch("web1")
-    for command in ("status", "remount"):
+    for command, number in (("status", 3), ("remount", 3), ("doctor", 4)):
         text = overlays.pycor_hooks(command, "--help").stdout
         examples = re.findall(rf"^    (pycor-hooks {command}.*)$", text, re.MULTILINE)
-        assert len(examples) == 3
+        assert len(examples) == number
         for example in examples:
-            assert "web1" in _shell(overlays, example.partition(" | ")[0]) or "--base" in example
+            said = _shell(overlays, example.partition(" | ")[0])
+            assert "web1" in said or "--base" in example or command == "doctor"
 
 
 def test_the_operator_s_story(debian_overlays: Overlays, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from lab import live
 from lab.wait import until
-from pycor_hooks import kernel, pulse
+from pycor_hooks import kernel, pulse, registry
 from pycor_hooks.cli import main
 from pycor_hooks.doctor import leaks, profiles, watching
 from tests.daemon.findings import doctor, explained, faults, of_containers, theme
@@ -226,6 +226,9 @@ def test_what_is_left_behind(overlays: Overlays) -> None:
         ),
         ("web1", "warn", "a mapped layer"),
     ]
+    with registry.Lock(dead.record):  # a hook is at it
+        assert {one.subject for one in _leaks(overlays)} >= {f"{directory} never"}
+        assert f"{directory} dead" not in {one.subject for one in _leaks(overlays)}
     found = explained(overlays, "dead")
     assert ("left behind", f"{directory} dead") in faults(found)
 

@@ -80,6 +80,9 @@ def test_help_names_all_commands() -> None:
         ["nonsense"],
         ["status", "--nonsense"],
         ["status", "--format", "xml"],
+        ["doctor", "--format", "xml"],
+        ["doctor", "web1", "web2"],
+        ["doctor", "--prefix", "relative"],
         ["remount"],
         ["profile", "--base", "no such name"],
         ["profile", "--name", "default"],
@@ -155,7 +158,9 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.stderr.strip() == "pycor-hooks: interrupted"
 
 
-@pytest.mark.parametrize("words", [["install"], ["uninstall"], ["watch"], ["remount", "--all"]])
+@pytest.mark.parametrize(
+    "words", [["install"], ["uninstall"], ["watch"], ["remount", "--all"], ["doctor"]]
+)
 def test_needs_root(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """What only root can do says so before it does anything."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
