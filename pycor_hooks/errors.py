@@ -124,6 +124,15 @@ class BaseEmpty(PycorError):
     template = "the rootfs of base {base} at {path} is empty: start the base from a full image"
 
 
+class BaseReplaced(PycorError):
+    """The base's tree was exchanged between the look at it and the mount."""
+
+    template = (
+        "base {base} was deleted, replaced or re-owned at {path} while {name} started: "
+        "start {name} again when that is done"
+    )
+
+
 class BaseOwnerMixed(PycorError):
     """The owner of the base's root directory does not tell where its ids begin."""
 

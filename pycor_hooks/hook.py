@@ -117,10 +117,17 @@ def _start_host(
 
 
 def _stop(
-    _options: dict[str, str], environ: dict[str, str], _config: instance.Config, _log: Log
+    _options: dict[str, str], environ: dict[str, str], _config: instance.Config, log: Log
 ) -> None:
     container, _ = instance.from_environment(environ)
-    takedown.own(directory_of(container.daemon, container.key), os.getppid())
+    record = takedown.own(directory_of(container.daemon, container.key), os.getppid())
+    if record and instance.identity_now(record.lowerdirs[0]) != record.lower_identity:
+        base = instance.Instance(record.daemon, record.base_project, record.base_name)
+        log.write(
+            "WARN",
+            f"stop: base {base.label} was deleted, replaced or re-owned at {record.lowerdirs[0]} "
+            f"after {container.label} had started: it may have seen the old tree, or none",
+        )
 
 
 _HOOKS = {

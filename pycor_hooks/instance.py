@@ -191,6 +191,14 @@ def identity_of(rootfs: str) -> str:
     return f"{stat.dev}:{stat.ino}:{stat.btime_ns}:{stat.uid}:{handle}"
 
 
+def identity_now(rootfs: str) -> str | None:
+    """What :func:`identity_of` says; None where there is no such tree."""
+    try:
+        return identity_of(rootfs)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
 class Config:
     """What the hooks need of LXC_CONFIG_FILE.
 

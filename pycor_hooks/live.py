@@ -89,11 +89,7 @@ def base_state(base: Base) -> BaseState:
         OSError: its pool does not answer as it should.
     """
     what = instance.Instance(*base)
-    running = what.running()
-    try:
-        return BaseState(running, instance.identity_of(what.rootfs()))
-    except (FileNotFoundError, NotADirectoryError):
-        return BaseState(running, None)
+    return BaseState(what.running(), instance.identity_now(what.rootfs()))
 
 
 def refresh_records(records: Iterable[Record]) -> list[Failure]:

@@ -17,6 +17,7 @@ from pycor_hooks.errors import (
     BaseIsSelf,
     BaseNotFound,
     BaseOwnerMixed,
+    BaseReplaced,
     BaseWithoutRootfs,
     NotOurs,
     RootDiskReadonly,
@@ -60,14 +61,18 @@ def pre_start(container: Instance, base: Instance, rootfs: str, config: Config) 
 def _mount(
     directory: str, container: Instance, base: Instance, rootfs: str, config: Config
 ) -> None:
+    identity = instance.identity_now(base.rootfs())  # earlier than its owner is looked at
     layers = check(directory, container, base, rootfs, config)
-    record = _record(container, base, layers.lowerdirs[0], rootfs)
-    layer.prepare(os.path.dirname(rootfs), layers.lowerdirs[0])
+    lower = layers.lowerdirs[0]
+    record = _record(container, base, rootfs, lower, identity or "")
+    layer.prepare(os.path.dirname(rootfs), lower)
     for path in layers.lowerdirs[1:]:
         os.makedirs(path, 0o755, exist_ok=True)
     record.write()
     os.makedirs(record.merged, 0o700, exist_ok=True)
     _mount_or_cut_off(layers, record.merged, rootfs)
+    if instance.identity_now(lower) != identity:
+        raise BaseReplaced(base=base.label, path=lower, name=container.label)
     if os.listdir(rootfs):
         strays = strays_of(container, rootfs, record.merged, config, layers.fs_ids)
         _move_strays(strays, layers.fs_ids)
@@ -237,7 +242,7 @@ def await_end(earlier: Record, timeout: float) -> None:
         time.sleep(0.05)
 
 
-def _record(container: Instance, base: Instance, lower: str, rootfs: str) -> Record:
+def _record(container: Instance, base: Instance, rootfs: str, lower: str, identity: str) -> Record:
     monitor = os.getppid()
     own = f"{os.path.dirname(rootfs)}/overlay"
     return Record(
@@ -250,7 +255,7 @@ def _record(container: Instance, base: Instance, lower: str, rootfs: str) -> Rec
         upperdir=f"{own}/upper",
         workdir=f"{own}/work",
         rootfs=rootfs,
-        lower_identity=instance.identity_of(lower),
+        lower_identity=identity,
         monitor=monitor,
         monitor_start=instance.process_start(monitor),
         init=0,

@@ -23,7 +23,7 @@ from pycor_hooks.registry import LOCK_TIMEOUT, Lock
 _BUSY_RETRY = 0.5
 
 
-def own(directory: str, monitor: int) -> bool:
+def own(directory: str, monitor: int) -> Record | None:
     """Take down an overlay if the start that belongs to a monitor put it up.
 
     Args:
@@ -31,18 +31,19 @@ def own(directory: str, monitor: int) -> bool:
         monitor: pid of the [lxc monitor] whose hook is running.
 
     Returns:
-        Whether it did; False where there is none, or another start's.
+        What was recorded of it; None where there is none, or another start's.
     """
     if not os.path.exists(directory):
-        return False
+        return None
     with Lock(directory):
         record = _read(directory)
         mine = (monitor, instance.process_start(monitor))
-        ours = record is not None and (record.monitor, record.monitor_start) == mine
-        if record and ours:
+        if record and (record.monitor, record.monitor_start) != mine:
+            record = None
+        if record:
             everything(directory, record.rootfs)
         remove_directory(directory)
-        return ours
+        return record
 
 
 def orphan(record: Record, *, timeout: float = LOCK_TIMEOUT) -> bool:
