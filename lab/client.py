@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -222,6 +223,13 @@ class Instance:
             lambda: self.run("systemctl", "is-system-running").stdout.strip() in words,
             what=f"{self.name} has booted",
             timeout_s=60,
+        )
+
+    def wait_listening(self) -> None:
+        """Wait until the busybox init has set its traps; before, it hears no `stop` or reboot."""
+        until(
+            lambda: processes.catches(self.pid, signal.SIGPWR),
+            what=f"the init of {self.name} listens",
         )
 
     # -- where it lies on the host

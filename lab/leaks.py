@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a case must leave as it found it: mounts, processes, state, kernel log, and the base."""
+"""What a case must leave as it found it: mounts, processes, namespaces, state, log, base."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Watch:
         self._tree = tree.describe(base_rootfs)
         self._mounts = self._our_mounts()
         self._processes = {(row.pid, row.start) for row in processes.descendants(os.getpid())}
+        self._namespaces = set(self._held_namespaces())
         self._log = KernelLog()
 
     def close(self) -> None:
@@ -40,10 +41,15 @@ class Watch:
         self._log.close()
 
     def passing(self) -> list[str]:
-        """What may still be about to go: mounts, processes and state files."""
+        """What may still be about to go: mounts, processes, namespaces and state files."""
         mounts = [f"mount: {mount}" for mount in sorted(self._our_mounts() - self._mounts)]
         running = [f"process: {row.pid} {row.command}" for row in self._new_processes()]
-        return [*mounts, *running, *(f"state: {path}" for path in self._states())]
+        held = [
+            f"namespace: {name} {holder}"
+            for name, holder in self._held_namespaces().items()
+            if name not in self._namespaces
+        ]
+        return [*mounts, *running, *held, *(f"state: {path}" for path in self._states())]
 
     def lasting(self) -> list[str]:
         """What does not go by itself: complaints of the kernel, and a base that changed.
@@ -75,6 +81,19 @@ class Watch:
             and not row.command.startswith(HELPERS)
             and row.state not in processes.DEAD
         ]
+
+    def _held_namespaces(self) -> dict[str, str]:
+        """What keeps a namespace that no process needs to live in, by the namespace's name."""
+        held = {
+            name: f"held by process {row.pid} {row.command}"
+            for row in (processes.look_up(os.getpid()), *processes.descendants(os.getpid()))
+            if row is not None and not row.command.startswith(HELPERS)
+            for name in processes.open_namespaces(row.pid)
+        }
+        mounted = {
+            m.root: f"mounted at {m.target}" for m in mountinfo.read() if m.fstype == "nsfs"
+        }
+        return held | mounted
 
     def _states(self) -> list[str]:
         try:

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+if TYPE_CHECKING:
+    import signal
 
 DEAD = "ZX"
+NAMESPACES = {"cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"}
 
 
 class Process(NamedTuple):
@@ -60,6 +65,28 @@ def look_up(pid: int) -> Process | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return Process(pid, int(fields[1]), fields[0], int(fields[19]), command)
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal; see proc_pid_status(5), "SigCgt"."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
+            masks = [line.split()[1] for line in status if line.startswith("SigCgt:")]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return bool(int(masks[0], 16) >> (number - 1) & 1)
+
+
+def open_namespaces(pid: int) -> set[str]:
+    """The namespaces that a process has open, as ``user:[4026532178]``; see namespaces(7)."""
+    found = set()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # gone by now
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+                if target.partition(":[")[0] in NAMESPACES:
+                    found.add(target)
+    return found
 
 
 def table() -> list[Process]:

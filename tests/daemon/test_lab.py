@@ -165,7 +165,7 @@ def test_the_samples_arrive_in_a_container(daemon: Daemon) -> None:
 def test_a_leak_of_any_kind_is_named(
     installed: Overlays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mount, a process, a state file, a complaint of the kernel, a touched base."""
+    """A mount, a process, a namespace, a state file, a complaint of the kernel, a touched base."""
     watch = Watch(installed.daemon, installed.base.rootfs)
     assert (watch.passing(), watch.lasting()) == ([], [])
     state = os.path.join(installed.daemon.records, "web1")
@@ -173,10 +173,14 @@ def test_a_leak_of_any_kind_is_named(
     os.makedirs(state)
     os.mkdir(target)
     kernel.mount(str(tmp_path), target, "", kernel.MS_BIND)
-    with subprocess.Popen(["sleep", "1000"]) as process:
-        found = watch.passing()
+    with subprocess.Popen(["unshare", "--uts", "sleep", "1000"]) as process:
+        until(lambda: "sleep 1000" in str(watch.passing()), what="it has its namespace")
+        with open(f"/proc/{process.pid}/ns/uts", encoding="ascii"):
+            found = watch.passing()
         process.kill()
-    assert [line.partition(":")[0] for line in found] == ["mount", "process", "state"]
+    assert [line.partition(":")[0] for line in found] == [
+        *("mount", "process", "namespace", "state")
+    ]
     kernel.umount(target)
     os.rmdir(target)
     os.rmdir(state)
