@@ -17,6 +17,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._rows: dict[str, list[int]] = {}
+        self._latest = ""
 
     @contextlib.contextmanager
     def injected(self, fault: str, times: int = 1) -> Iterator[None]:
@@ -27,6 +28,7 @@ class Tally:
             times: how often it is injected in the block.
         """
         row = self._rows.setdefault(fault, [0, 0, 0])
+        self._latest = fault
         row[0] += times
         yield
         row[1] += times
@@ -39,6 +41,11 @@ class Tally:
         """
         self._rows.setdefault(fault, [0, 0, 0])[2] += len(what)
         assert not what, f"{fault}: lost or leaked:\n" + "\n".join(what)
+
+    def leaked_afterwards(self) -> None:
+        """Count a leak that was found when a case had ended, for the last fault in it."""
+        if self._latest:
+            self._rows[self._latest][2] += 1
 
     def lines(self) -> list[str]:
         """The table, a line for each fault; nothing where none was injected."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from random import SystemRandom
 
 import pytest
 
@@ -20,6 +21,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run tests/faults in their long form, which takes more than half an hour",
     )
+    parser.addoption(
+        "--seed",
+        type=int,
+        default=SystemRandom().randrange(10**6),
+        help="do what tests/faults does at random as the run did that printed this number",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say how to repeat what is done at random, should the run not come to its end."""
+    return f"random: --seed={config.getoption('--seed')}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

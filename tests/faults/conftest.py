@@ -7,9 +7,12 @@ the run, which fails where something was lost, leaked, or did not survive.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import settings
 
+from lab import hooktimes
 from lab.tally import Tally
 from tests.daemons import (  # noqa: F401 - fixtures are found by their names here
     daemon,
@@ -23,7 +26,11 @@ from tests.daemons import (  # noqa: F401 - fixtures are found by their names he
     world,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
 TALLY = pytest.StashKey[Tally]()
+HOOK_TIMES = pytest.StashKey[dict[str, list[float]]]()
 
 
 # Examples for each property; 15 properties, and no failing example is kept in the clone.
@@ -35,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """One table for the whole run; as many made-up inputs as there is time for."""
     config.stash[TALLY] = Tally()
     settings.load_profile("soak" if config.getoption("--soak") else "faults")
+    config.stash[HOOK_TIMES] = {}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -42,14 +50,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     on_each_daemon(metafunc)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the table show what the fixtures found left behind."""
+    report = yield
+    if report.when == "teardown" and report.failed:
+        item.config.stash[TALLY].leaked_afterwards()
+    return report
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print the table."""
+    """Print the table, how long the hooks took, and how to repeat what was done at random."""
     lines = config.stash[TALLY].lines()
+    times = config.stash[HOOK_TIMES]
+    if times:
+        lines += ["", *hooktimes.table(sorted(times.items()))]
     if lines:
         terminalreporter.section("faults")
-        for line in lines:
+        for line in (*lines, "", f"to repeat it: --seed={config.getoption('--seed')}"):
             terminalreporter.write_line(line)
 
 
@@ -63,3 +85,15 @@ def tally(pytestconfig: pytest.Config) -> Tally:
 def soak(pytestconfig: pytest.Config) -> bool:
     """Whether this is the long form."""
     return bool(pytestconfig.getoption("--soak"))
+
+
+@pytest.fixture(scope="session")
+def seed(pytestconfig: pytest.Config) -> int:
+    """What everything random comes from, printed with the table."""
+    return int(pytestconfig.getoption("--seed"))
+
+
+@pytest.fixture(scope="session")
+def hook_times(pytestconfig: pytest.Config) -> dict[str, list[float]]:
+    """Where a case puts how long hooks took, in seconds, by what to call them."""
+    return pytestconfig.stash[HOOK_TIMES]

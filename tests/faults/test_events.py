@@ -78,7 +78,7 @@ def watching(fake: FakeDaemon) -> Iterator[Process]:
 
 def out_of_order(count: int) -> Iterator[str]:
     """All that can be said of the base, shuffled."""
-    dice = random.Random(4)  # noqa: S311 - the same each time
+    dice = random.Random(4)
     actions = sorted(ACTIONS)
     return (lifecycle(dice.choice(actions), old_name="base") for _ in range(count))
 

@@ -30,3 +30,15 @@ def test_lost() -> None:
     with pytest.raises(AssertionError, match="mount: /run/x"):
         tally.lost("EIO", ["mount: /run/x", "file: y"])
     assert tally.lines()[1].split() == ["EIO", "0", "0", "2"]
+
+
+def test_leaked_afterwards() -> None:
+    """A leak that was found after the case counts for the last fault that it injected."""
+    tally = Tally()
+    tally.leaked_afterwards()
+    assert tally.lines() == []
+    for fault in ("EIO", "ENOSPC"):
+        with tally.injected(fault):
+            pass
+    tally.leaked_afterwards()
+    assert [line.split()[-1] for line in tally.lines()[1:]] == ["0", "1"]
