@@ -149,11 +149,10 @@ class Daemon:
         device = ["root", "disk", "path=/", f"pool={POOL}"]
         self.client("profile", "device", "add", "default", *device)
 
-    def close(self) -> None:
-        """Kill everything, unmount, delete the state directory.
+    def lose_power(self) -> None:
+        """Let the host lose its power: no process, no mount and nothing in /run is left.
 
-        Raises:
-            OSError: something is left that this could not remove; it is named.
+        What is on disk stays; :meth:`start` is the host's next boot.
         """
         names = cgroups.names_of(self.processes())
         for run in reversed(self._runs):
@@ -161,8 +160,16 @@ class Daemon:
         self._runs.clear()
         cgroups.remove(names)
         self._unmount()
-        subprocess.run(["ip", "link", "delete", self._bridge], capture_output=True, check=False)
         worlds.remove_tree(self.records)
+
+    def close(self) -> None:
+        """Kill everything, unmount, delete the state directory.
+
+        Raises:
+            OSError: something is left that this could not remove; it is named.
+        """
+        self.lose_power()
+        subprocess.run(["ip", "link", "delete", self._bridge], capture_output=True, check=False)
         worlds.remove_tree(self.directory)
 
     def _unmount(self) -> None:
