@@ -53,7 +53,7 @@ HOSTS = {
 }
 # Module and function, and what is joined there -> why it is no path, or safe all the same.
 SITES = {
-    ("strays", "move", "self._bare"): "text for an error; it was looked for by descriptors",
+    ("strays", "check", "self._bare"): "text for an error; it was looked for by descriptors",
     ("strays", "_clash", "self._bare"): "text for an error",
     ("strays", "_check", "path"): "text for an error",
     ("strays", "_move_all", "path"): "a name in create_only, and text for an error",
