@@ -7,6 +7,11 @@ import os
 from random import SystemRandom
 
 import pytest
+from hypothesis import settings
+
+# A machine that does other things as well is no reason to fail a property.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
