@@ -26,7 +26,6 @@ from pycor_hooks.plan import Base
 from tests.faults.watched import (
     Overlays,
     assert_as_before,
-    cpu_s,
     place,
     wait_following,
     wait_idle,
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.host_root
 
+COMES_IN_S = 10.0
+"""The time in which 100,000 events come; it may take no more of a processor for them."""
 LINES = 100
 """Of its log, at most, for all floods together."""
 
@@ -134,25 +135,22 @@ def test_flood(
     """A change in the middle of a flood is seen after a reconcile; all else is as it was."""
     directory = fake.daemon.directory
     count = (100_000 if soak else 10_000) // len(FLOODS)
-    took = 0.0
     for messages in FLOODS.values():
         fake.flood(messages(inbox.LIMIT + 100))
     before = wait_idle(watching)
     for number, (fault, messages) in enumerate(FLOODS.items(), start=2):
         with tally.injected(fault, count), running(Base(directory, "default", "base")):
-            began = time.monotonic()
             fake.flood(messages(count // 2))
             change = overlays.change_base()
             fake.flood(messages(count - count // 2))
-            took += time.monotonic() - began
         fake.drop()  # as a daemon does with one who does not keep up
         wait_following(fake, number)
         tally.lost(fault, change.missed())
     assert_as_before(watching, before)
+    assert watching.usage.cpu_s - before.cpu_s < COMES_IN_S * len(FLOODS) * count / 100_000
     log = watching.log()
     assert log.count("not a lifecycle event") == 1
     assert log.count("\n") < LINES
-    assert took < 10 or not soak, "100,000 events take longer than the 10 s in which they come"
 
 
 def test_long_messages(fake: FakeDaemon, watching: Process, tally: Tally, *, soak: bool) -> None:
@@ -178,8 +176,9 @@ def test_stop_in_a_flood(fake: FakeDaemon, watching: Process, tally: Tally) -> N
 
     flooding = threading.Thread(target=flood)
     with tally.injected("SIGTERM in a flood of events"):
+        before = watching.usage.cpu_s
         flooding.start()
-        until(lambda: cpu_s(watching, 0.2) > 0.1, what="it is busy")
+        until(lambda: watching.usage.cpu_s > before + 0.2, what="it is busy")
         began = time.monotonic()
         assert watching.end() == 0
         assert time.monotonic() - began < 1
