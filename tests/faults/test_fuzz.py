@@ -123,7 +123,9 @@ def test_lxc_config_file(text: str, tally: Tally) -> None:
 
 
 @given(
-    values=st.lists(pieces("u", "g", "b", " ", "0", "100000", "65536", "-1", "4294967295")),
+    values=st.lists(
+        pieces("u", "g", "b", " ", "0", "100000", "65536", "-1", "4294967295"), max_size=4
+    ),
     owner=st.integers(0, 2**32 - 2),
 )
 def test_idmap(values: list[str], owner: int, tally: Tally) -> None:

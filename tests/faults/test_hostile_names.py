@@ -6,11 +6,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import pytest
+
 from lab import live
 from lab.daemon import POOL
-from tests.faults.test_hostile_tree import pair
+from tests.faults.test_hostile_tree import from_both, restart
 
 if TYPE_CHECKING:
+    from lab.attacker import Attacker
     from lab.overlays import Overlays
     from lab.tally import Tally
     from lab.watcher import Watcher
@@ -21,6 +24,7 @@ HOSTILE = "a\n\x1b[31m\x1b]0;x\x07\r\u202eb"
 SHOWN = r"a\n\x1b[31m\x1b]0;x\x07\r\u202eb"
 
 
+@pytest.mark.once
 def test_a_name_for_the_terminal(overlays: Overlays, watcher: Watcher, tally: Tally) -> None:
     """The daemons let projects and profiles be called anything: all commands escape it."""
     client, base = overlays.client, overlays.base
@@ -61,23 +65,26 @@ with contextlib.suppress(OSError):
 """
 
 
+@pytest.mark.once
 def test_decoys(overlays: Overlays, tally: Tally) -> None:
     """Mounts in a container's table that look like ours, and like another's, are nobody's."""
     bystander = overlays.launch("bystander")
     layer = os.path.dirname(bystander.upper)
     ghost = os.path.join(os.path.dirname(bystander.record), "ghost", "merged")
-    attackers = pair(overlays)
-    mounts, states = live.mounts(overlays), live.states(overlays)
-    shown = []
-    for attacker in attackers:
+    shown = {}
+
+    def attack(attacker: Attacker) -> None:
         own = attacker.container
         places = [ghost, bystander.merged, bystander.rootfs, own.merged, own.rootfs]
         with tally.injected("a decoy in the mount table", len(places)):
             attacker(_DECOYS, layer, *places)
-            shown.append(own.exec("cat", "/proc/self/mountinfo"))
-            assert f"upperdir={bystander.upper}," in shown[-1]
+            shown[own] = own.exec("cat", "/proc/self/mountinfo")
+            assert f"upperdir={bystander.upper}," in shown[own]
+
+    from_both(overlays, attack)
     for command in (("watch", "--once"), ("remount", "--all"), ("status", "--size")):
         assert overlays.pycor_hooks(*command).returncode == 0
-    bystander.restart(force=True)
-    assert (live.mounts(overlays), live.states(overlays)) == (mounts, states)
-    assert [each.container.exec("cat", "/proc/self/mountinfo") for each in attackers] == shown
+    restart(bystander)
+    assert live.mounts(overlays) == sorted(one.merged for one in (bystander, *shown))
+    assert live.states(overlays).keys() == {"bystander", "plain", "privileged"}
+    assert {own: own.exec("cat", "/proc/self/mountinfo") for own in shown} == shown

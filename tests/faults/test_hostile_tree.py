@@ -17,9 +17,10 @@ from lab.client import ClientError
 from pycor_hooks import usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from lab.client import Instance
     from lab.overlays import Overlays
     from lab.tally import Tally
 
@@ -41,13 +42,24 @@ def victim(tmp_path: Path) -> Iterator[Path]:
     assert tree.changes(before, tree.describe(str(directory))) == []
 
 
-def pair(overlays: Overlays) -> list[Attacker]:
-    """Root of an ordinary container, and of a privileged one."""
-    config = ("-c", "security.privileged=true")
-    return [
-        Attacker(overlays.launch("plain")),
-        Attacker(overlays.launch("privileged", *config)),
-    ]
+def from_both(overlays: Overlays, attack: Callable[[Attacker], None]) -> None:
+    """Attack from an ordinary container and from a privileged one, side by side."""
+
+    def launch_and_attack(words: tuple[str, ...]) -> None:
+        attack(Attacker(overlays.launch(*words)))
+
+    kinds = [("plain",), ("privileged", "-c", "security.privileged=true")]
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        list(pool.map(launch_and_attack, kinds))
+
+
+def restart(container: Instance, path: str = "") -> None:
+    """Kill it, push something to a path meanwhile if one is given, and start it again."""
+    container.stop(force=True)
+    container.wait("Stopped")
+    if path:
+        put_into(container.rootfs, path, "pushed\n")
+    container.start()
 
 
 def ways_to(path: Path) -> list[str]:
@@ -85,7 +97,8 @@ def test_links(overlays: Overlays, tally: Tally, victim: Path) -> None:
     """Links and magic links, wherever the host writes or measures, lead nowhere."""
     targets = ways_to(victim / "secret")
     places = [f"{place}/evil{i}" for place in ("etc", "srv") for i in range(len(targets))]
-    for attacker in pair(overlays):
+
+    def attack(attacker: Attacker) -> None:
         container = attacker.container
         attacker(_LINKS, *targets)
         container.stop(force=True)
@@ -94,12 +107,13 @@ def test_links(overlays: Overlays, tally: Tally, victim: Path) -> None:
             for place in places:
                 put_into(container.rootfs, place, "pushed\n")
             container.start()
-            assert container.exec("cat", *(f"/{place}" for place in places)) == "pushed\n" * len(
-                places
-            )
+            pushed = container.exec("cat", *(f"/{place}" for place in places))
+            assert pushed == "pushed\n" * len(places)
+            assert "pycor-hooks.new" not in container.exec("ls", "-A", "/etc", "/srv")
         with tally.injected("a link out, in a tree that is measured", len(targets)):
             assert 0 < usage.upper_bytes(container.upper) < BIG
-        assert container.exec("ls", "-A", "/srv").count("pycor-hooks.new") == 0
+
+    from_both(overlays, attack)
 
 
 _FLIP = """
@@ -114,6 +128,7 @@ while not os.path.exists("/srv/stop"):
 """
 
 
+@pytest.mark.once
 def test_a_race(overlays: Overlays, tally: Tally, victim: Path) -> None:
     """Directories that turn into links and back, while the host measures and refreshes."""
     attacker = Attacker(overlays.launch("racer"))
@@ -196,17 +211,14 @@ def reached_by_a_user(paths: list[str]) -> str:
 def test_what_is_planted_for_the_host(overlays: Overlays, tally: Tally) -> None:
     """Setuid programs and device nodes are out of the reach of the host's users."""
     assert reached_by_a_user([sys.executable])
-    for attacker in pair(overlays):
+
+    def attack(attacker: Attacker) -> None:
         container = attacker.container
         planted = attacker(_PLANT).split()
-        layer = os.path.dirname(container.upper)
+        roots = (container.upper, container.merged)
         paths = [
-            *(
-                f"{root}/srv/planted/{name}"
-                for root in (container.upper, container.merged)
-                for name in planted
-            ),
-            *(container.upper, container.merged, container.rootfs, layer, container.record),
+            *(f"{root}/srv/planted/{name}" for root in roots for name in planted),
+            *(*roots, container.rootfs, os.path.dirname(container.upper), container.record),
         ]
         with tally.injected("something planted for the host's users", len(planted)):
             assert all(map(os.path.lexists, paths))
@@ -216,3 +228,5 @@ def test_what_is_planted_for_the_host(overlays: Overlays, tally: Tally) -> None:
             left = [path for path in paths if os.path.lexists(path)]
             assert len(left) > len(planted)
             assert reached_by_a_user(left) == ""
+
+    from_both(overlays, attack)
