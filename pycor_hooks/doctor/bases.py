@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pycor_hooks import bases, idmap, instance, layer, prestart
 from pycor_hooks.doctor import insides, inventory
-from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, names, refused
+from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, count, names, refused
 from pycor_hooks.doctor.peek import Owners, Tree
 from pycor_hooks.errors import BaseNotFound, PycorError
 
@@ -145,7 +145,8 @@ def check_running(house: House, base: Base) -> Check:
         return Check(name, subject, OK, "it is stopped")
     since = _since(house, base)
     client = instance.client_of(base.where.daemon)
-    cause = f"it runs{since}: until it stops, {len(base.live)} live overlays are not refreshed"
+    some = count(len(base.live), "live overlay")
+    cause = f"it runs{since}: until it stops, {some} may see its changes half-done"
     return Check(name, subject, WARN, cause, f"when the update is done: {client} stop {subject}")
 
 

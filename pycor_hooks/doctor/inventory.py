@@ -139,6 +139,9 @@ def look(daemon: Daemon, stack: ExitStack) -> House:
         found = [one for each in connections for one in each.get("instances", recursion="1")]
     except PycorError as error:
         return House(daemon, error, [], [], records)
+    except OSError as error:
+        words = {"kind": daemon.kind, "directory": daemon.directory, "reason": error.strerror}
+        return House(daemon, Unreachable(**words), [], [], records)
     # Within a cluster every member lists those of the others, too.
     here = {"", "none", first.server["environment"].get("server_name")}
     containers = [

@@ -8,6 +8,7 @@ for reading is seen to be a regular file first, since opening a device or a fifo
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -22,6 +23,7 @@ _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETO
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _LIMIT = 4096
 MOST_ENTRIES = 1_000_000
+MOST_NAMES = 10_000
 
 
 class Owners(NamedTuple):
@@ -76,12 +78,13 @@ class Tree:
             os.close(descriptor)
 
     def names(self, path: str) -> list[str]:
-        """The names in a directory; none where there is no such directory."""
+        """The first 10,000 names in a directory; none where there is no such directory."""
         descriptor = self._open(path, _DIRECTORY)
         if descriptor is None:
             return []
         try:
-            return sorted(os.listdir(descriptor))
+            with os.scandir(descriptor) as entries:
+                return sorted(entry.name for entry in itertools.islice(entries, MOST_NAMES))
         finally:
             os.close(descriptor)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pycor_hooks import __version__, pulse
-from pycor_hooks.doctor.check import FAIL, OK, WARN, Check
+from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,7 +78,8 @@ def judge_daemon(
     """
     if not followed:
         state = FAIL if live else WARN
-        cause = f"no watcher follows it: {live} live overlays are not refreshed when a base stops"
+        some = count(live, "live overlay")
+        cause = f"no watcher follows it: {some} would not be refreshed when a base stops"
         return Check(NAME, directory, state, cause, _START)
     best = max(followed, key=lambda one: (one.state == pulse.FOLLOWING, one.heard_at))
     if best.state != pulse.FOLLOWING:

@@ -318,7 +318,7 @@ def test_the_watcher(overlays: Overlays, watcher: Watcher) -> None:
     state, cause = told()
     assert (state, cause) == (
         "FAIL",
-        "no watcher follows it: 1 live overlays are not refreshed when a base stops",
+        "no watcher follows it: 1 live overlay would not be refreshed when a base stops",
     )
 
 

@@ -132,7 +132,9 @@ def test_a_base_that_runs_or_will(overlays: Overlays, second: Instance) -> None:
     second.start()
     found = faults(_bases(overlays))
     runs, protected = found["base runs", "second"], found["base is protected", "second"]
-    assert runs.cause == "it runs for 0 h 0 min: until it stops, 1 live overlays are not refreshed"
+    assert runs.cause == (
+        "it runs for 0 h 0 min: until it stops, 1 live overlay may see its changes half-done"
+    )
     assert protected.cause == (
         "it can be deleted under its containers and starts at boot, or when it ran before"
     )

@@ -110,7 +110,7 @@ def followed(state: str = pulse.FOLLOWING, *, since: float = 0, heard: float = 9
         ([followed("failing", since=10)], {}, "FAIL", "not followed, for 90 s: it is failing"),
         ([followed("lost", since=99)], {}, "warn", "not followed, for 1 s: it is lost"),
         ([followed("stopped")], {"answers": False}, "ok", "waited for: it is stopped"),
-        ([], {}, "FAIL", "no watcher follows it: 3 live overlays"),
+        ([], {}, "FAIL", "no watcher follows it: 3 live overlays would"),
         ([], {"live": 0}, "warn", "no watcher follows it"),
     ],
 )
