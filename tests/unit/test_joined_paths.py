@@ -20,7 +20,11 @@ import pytest
 from pycor_hooks import share, tree
 
 # Beside those of the hooks: what else looks at layers, records, or processes of containers.
-MORE_MODULES = ("live", "status", "usage")
+MORE_MODULES = (
+    *("live", "status", "usage"),
+    *("doctor/bases", "doctor/containers", "doctor/explain", "doctor/insides", "doctor/leaks"),
+    *("doctor/nextstart", "doctor/peek"),
+)
 
 _VOLUME = "an instance's volume: the container sees upper, and a base its rootfs; nothing above"
 _RECORD = "an overlay's directory below /run/pycor-hooks, which is root's, mode 0700"
@@ -29,6 +33,9 @@ _PROC = "the kernel's word on a process; /proc/PID/root and its like would be th
 HOSTS = {
     "volume": _VOLUME,
     "self.volume()": _VOLUME,
+    "one.where.volume()": _VOLUME,
+    "record.directory_of(where.daemon, where.key)": _RECORD,
+    "left.directory": _RECORD,
     "layers.volume": "overlay/ in the volume, or its staged mount; upper itself is checked first",
     "own": "overlay/ in the volume, or the scratch tmpfs",
     "new": "overlay.new in the volume, made by us",
@@ -69,6 +76,16 @@ SITES = {
     ("registry", "directories", "name"): "below RUN",
     ("status", "_row", "one.base_project"): "a name for people",
     ("pools", "driver_of", "daemon"): "of a base's pool",
+    ("bases", "_ask", "where.project"): "a name for the daemon",
+    ("bases", "_unheld", "/{} belongs to {} {}"): "a path for people",
+    ("bases", "_unheld", "/{} belongs to {} {} of the host"): "a path for people",
+    ("insides", "_is_masked", "_UNITS[0]"): "for openat2(2), beneath the tree",
+    ("insides", "stores_of", "place"): "for openat2(2), beneath the tree",
+    ("insides", "stores_of", "/{}"): "a path for people",
+    ("nextstart", "plan", "hook.prefix"): "where the hooks are",
+    ("nextstart", "_mount", "path"): "a scratch directory of ours",
+    ("peek", "read", "/proc/self/fd/{}"): "what this descriptor has open",
+    ("peek", "_note", "path"): "for openat2(2), beneath the tree, and for people",
 }
 # They walk by joined paths inside.
 WALKERS = {"os.walk", "os.removedirs", "os.renames", "glob", "shutil", "pathlib"}
