@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -167,6 +168,26 @@ def test_a_root_without_its_directories(
 
     with ThreadPoolExecutor(len(names)) as pool:
         list(pool.map(attack, names))
+
+
+_BAIT = """
+rm -r /etc/machine-id /var/lib
+mkfifo /etc/machine-id
+mkdir /var/lib
+ln -s "$0" /var/lib/docker
+ln -s /proc/self/root /var/lib/containers
+"""
+
+
+@pytest.mark.once
+def test_a_bait_for_doctor(overlays: Overlays, tally: Tally, tmp_path: Path) -> None:
+    """Where doctor looks into a container, it waits for no fifo and follows no link."""
+    (tmp_path / "overlay2" / "layer").mkdir(parents=True)
+    overlays.launch("baited").exec("sh", "-c", _BAIT, str(tmp_path))
+    with tally.injected("a bait in a tree that doctor looks into", 3):
+        done = overlays.pycor_hooks("doctor", "baited", "--format=json", check=False)
+        (store,) = [row for row in json.loads(done.stdout) if row["name"] == "nested store"]
+        assert store["state"] == "ok"
 
 
 _PLANT = """
