@@ -292,6 +292,26 @@ def test_mounted_otherwise_than_recorded(overlays: Overlays) -> None:
 
 
 @pytest.mark.once
+def test_a_base_that_was_exchanged(overlays: Overlays) -> None:
+    """A container whose base has another tree now is named, and how it gets to see that."""
+    old, new = overlays.launch("old"), overlays.launch("new")
+    recorded = live.of(old)
+    recorded.lower_identity = "of a tree before"
+    recorded.write()
+    (told,) = faults(_leaks(overlays)).values()
+    assert (told.name, told.subject.split()[-1], told.state) == ("mounted", old.name, "FAIL")
+    assert (told.cause.partition(",")[0], told.remedy) == (
+        "its base was replaced or re-owned",
+        "restart it",
+    )
+    (told,) = faults(explained(overlays, old.name)).values()
+    assert (told.name, told.state) == ("base", "FAIL")
+    old.restart(force=True)
+    assert faults(_leaks(overlays)) == {}
+    assert faults(explained(overlays, new.name)) == {}
+
+
+@pytest.mark.once
 def test_the_watcher(overlays: Overlays, watcher: Watcher) -> None:
     """One that follows is seen; one that was killed counts for nothing, nor does its file."""
     overlays.launch("web1")
