@@ -11,8 +11,11 @@ import os
 
 from pycor_hooks import kernel
 from pycor_hooks.errors import BadName, NotAHook, UnknownLayout
-from pycor_hooks.record import key_of, split_key
+from pycor_hooks.record import escape, key_of, split_key
 
+STATE = "/var/lib/pycor-hooks"
+"""What outlives a reboot, of each base: see :mod:`pycor_hooks.manifest`; root's, mode 0700."""
+MANIFEST_MAGIC = "pycor-hooks-manifest-1"
 _SUN_PATH = 106  # what liblxc leaves of the 108 bytes of sockaddr_un.sun_path
 _FNV_OFFSET = 0xCBF29CE484222325
 _FNV_PRIME = 0x100000001B3
@@ -197,6 +200,43 @@ def identity_now(rootfs: str) -> str | None:
         return identity_of(rootfs)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def state_of(daemon: str, key: str) -> str:
+    """The directory below STATE for what is kept of a base."""
+    return f"{STATE}/{escape(daemon)}/{key}"
+
+
+def generation_of(daemon: str, key: str, identity: str) -> int | None:
+    """Which generation a base is in: it grows by one whenever the base stops changed.
+
+    Args:
+        daemon, key: the base's.
+        identity: of its rootfs, see :func:`identity_of`.
+
+    Returns:
+        What the first line of its manifest says; None where there is no manifest yet, or that of
+        another tree.
+    """
+    try:
+        descriptor = os.open(f"{state_of(daemon, key)}/manifest", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        line = os.read(descriptor, 1024).partition(b"\n")[0].decode("ascii", "replace")
+    finally:
+        os.close(descriptor)
+    words = line.split(" ")
+    known = len(words) == 3 and words[0] == MANIFEST_MAGIC  # noqa: PLR2004
+    return int(words[1]) if known and same_tree(words[2], identity) else None
+
+
+def same_tree(one: str, other: str) -> bool:
+    """Whether two identities are those of one tree, with a reboot between them or not.
+
+    Some file systems, btrfs among them, have another device number after each.
+    """
+    return one.partition(":")[2] == other.partition(":")[2]
 
 
 class Config:

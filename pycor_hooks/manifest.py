@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The manifest of a base: what its tree held when it last stopped, and what has changed since.
+
+Everything is a stream in one order, so that a base of any size is walked and compared in the
+memory of a few directories. Paths are relative to the rootfs, "" for itself, as os.fsdecode
+makes them. :mod:`pycor_hooks.generations` keeps it.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import stat
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
+
+from pycor_hooks import kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ADDED = "added"
+CHANGED = "changed"
+DELETED = "deleted"
+REPLACED = "replaced"
+KINDS = (ADDED, CHANGED, DELETED, REPLACED)
+
+# Each level holds a descriptor. No system has a tree so deep; root in a base may make one.
+MAX_DEPTH = 256
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class Entry(NamedTuple):
+    """One path of a base, as lstat(2) tells; owners are those on disk.
+
+    `mode` holds the type; `size` is in bytes; `target` is what a symlink says, else "".
+    """
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+    ino: int
+    ctime_ns: int
+    size: int
+    target: str
+
+
+class Change(NamedTuple):
+    """What became of one path.
+
+    `kind` is ADDED, CHANGED, DELETED, or REPLACED: a directory that is another one now, or came
+    or went in the place of something else. `old` is None when it was added, `new` when deleted.
+    """
+
+    path: str
+    kind: str
+    old: Entry | None
+    new: Entry | None
+
+
+def order(path: str) -> str:
+    """What entries are sorted by: a directory comes right before what is in it."""
+    return path.replace("/", "\0")
+
+
+def walk(rootfs: str) -> Iterator[Entry]:
+    """Walk a tree in the order of :func:`order`, from descriptor to descriptor.
+
+    No link is followed, and no mount is entered: a directory with one on it stands alone.
+
+    Raises:
+        OSError: it cannot be read, is deeper than MAX_DEPTH (ELOOP), or changes while it is
+            walked: somebody is at work in it.
+    """
+    levels: list[tuple[int, str, Iterator[str]]] = []
+    try:
+        root = os.open(rootfs, _OPEN | os.O_CLOEXEC)
+        yield _entry("", os.fstat(root), "")
+        levels.append((root, "", iter(sorted(os.listdir(root)))))
+        while levels:
+            directory, prefix, names = levels[-1]
+            for name in names:
+                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                link = stat.S_ISLNK(found.st_mode)
+                target = os.readlink(name, dir_fd=directory) if link else ""
+                yield _entry(prefix + name, found, target)
+                if stat.S_ISDIR(found.st_mode):
+                    below = _enter(directory, name, len(levels))
+                    if below >= 0:
+                        levels.append((below, f"{prefix}{name}/", iter(sorted(os.listdir(below)))))
+                        break
+            else:
+                os.close(levels.pop()[0])
+    finally:
+        for directory, _, _ in levels:
+            os.close(directory)
+
+
+def _enter(directory: int, name: str, depth: int) -> int:
+    """Open a directory; -1 where something is mounted on it."""
+    if depth == MAX_DEPTH:
+        raise OSError(errno.ELOOP, f"more than {MAX_DEPTH} directories deep")
+    try:
+        return kernel.open_beneath(directory, name, _OPEN)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return -1
+        raise
+
+
+def _entry(path: str, found: os.stat_result, target: str) -> Entry:
+    return Entry(
+        path,
+        found.st_mode,
+        found.st_uid,
+        found.st_gid,
+        found.st_ino,
+        found.st_ctime_ns,
+        found.st_size,
+        target,
+    )
+
+
+def compare(old: Iterable[Entry], new: Iterable[Entry]) -> Iterator[Change]:
+    """Compare two manifests, in constant memory.
+
+    A directory in which names came or went is not changed by that, so its times and size do not
+    count: its owner and mode do. Of everything else each field counts, so a file that was written
+    in place is changed, with the same inode.
+
+    Args:
+        old, new: in the order of :func:`order`.
+
+    Yields:
+        What differs, in the same order.
+    """
+    before, after = iter(old), iter(new)
+    was, now = next(before, None), next(after, None)
+    while was is not None or now is not None:
+        if was is not None and now is not None and was.path == now.path:
+            if was != now:
+                yield from change(was, now)
+            was, now = next(before, None), next(after, None)
+        elif now is None or (was is not None and order(was.path) < order(now.path)):
+            yield from change(was, None)
+            was = next(before, None)
+        else:
+            yield from change(None, now)
+            now = next(after, None)
+
+
+def change(old: Entry | None, new: Entry | None) -> Iterator[Change]:
+    """What became of one path; nothing where only the times of a directory differ."""
+    if old is None or new is None:
+        one = old or new
+        if one is not None:
+            yield Change(one.path, DELETED if new is None else ADDED, old, new)
+        return
+    directories = stat.S_ISDIR(old.mode), stat.S_ISDIR(new.mode)
+    if any(directories) and (old.ino, stat.S_IFMT(old.mode)) != (new.ino, stat.S_IFMT(new.mode)):
+        yield Change(old.path, REPLACED, old, new)
+    elif all(directories):
+        if (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid):
+            yield Change(old.path, CHANGED, old, new)
+    elif old != new:
+        yield Change(old.path, CHANGED, old, new)
+
+
+def join(histories: Iterable[Iterable[Change]]) -> Iterator[Change]:
+    """Put the changes of generations that follow each other together.
+
+    Args:
+        histories: the oldest first, each as :func:`compare` gives it.
+
+    Yields:
+        A change for each path that is not in the end what it was at first.
+    """
+    merged = heapq.merge(*histories, key=lambda one: order(one.path))  # stable: the oldest first
+    for _, group in groupby(merged, key=attrgetter("path")):
+        steps = list(group)
+        yield from change(steps[0].old, steps[-1].new)
