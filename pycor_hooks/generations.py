@@ -65,8 +65,8 @@ def update(base: Base) -> Update | None:
     """
     what = Instance(*base)
     rootfs = what.rootfs()
+    identity = instance.identity_of(rootfs)
     with _locked(what) as directory:
-        identity = instance.identity_of(rootfs)
         if what.running():
             return None
         try:
@@ -113,17 +113,22 @@ def changes_since(base: Base, generation: int | None) -> Iterator[Change] | None
     return manifest.join([_changes(path) for path in paths])
 
 
-def remove_all() -> bool:
-    """Remove what is kept of all bases, and nothing else; whether there was any."""
+def remove(daemon: str) -> bool:
+    """Remove what is kept of the bases of a daemon, and nothing else; whether there was any."""
     removed = False
-    for parent, _, names in os.walk(instance.STATE, topdown=False):
+    for parent, _, names in os.walk(instance.state_of(daemon, ""), topdown=False):
         for name in names:
             if name.partition(".")[0] in {"manifest", "changes"}:
                 os.unlink(f"{parent}/{name}")
                 removed = True
-        with contextlib.suppress(OSError):  # somebody put something of his own there
-            os.rmdir(parent)
+        _rmdir(parent)
+    _rmdir(instance.STATE)
     return removed
+
+
+def _rmdir(path: str) -> None:
+    with contextlib.suppress(OSError):  # never made, or somebody has put something there
+        os.rmdir(path)
 
 
 def _directory(what: Instance) -> str:
@@ -134,10 +139,10 @@ def _directory(what: Instance) -> str:
 def _locked(what: Instance) -> Iterator[str]:
     """Make and lock the directory of a base; what was begun in it and not published goes."""
     directory = _directory(what)
-    for path in (instance.STATE, os.path.dirname(directory), directory):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        descriptor = _open(directory)
+    except FileNotFoundError:  # an uninstall removed a part of it in the same instant
+        descriptor = _open(directory)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
@@ -148,6 +153,13 @@ def _locked(what: Instance) -> Iterator[str]:
                     os.unlink(f"{directory}/{name}")
     finally:
         os.close(descriptor)
+
+
+def _open(directory: str) -> int:
+    for path in (instance.STATE, os.path.dirname(directory), directory):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _compare(directory: str, rootfs: str, identity: str) -> Update:

@@ -69,11 +69,11 @@ def order(path: str) -> str:
 def walk(rootfs: str) -> Iterator[Entry]:
     """Walk a tree in the order of :func:`order`, from descriptor to descriptor.
 
-    No link is followed, and no mount is entered: a directory with one on it stands alone.
+    No link is followed, and no mount is entered: a directory with one on it stands alone. What
+    goes meanwhile is left out: somebody may push files into a base that is stopped.
 
     Raises:
-        OSError: it cannot be read, is deeper than MAX_DEPTH (ELOOP), or changes while it is
-            walked: somebody is at work in it.
+        OSError: it cannot be read, or is deeper than MAX_DEPTH (ELOOP).
     """
     levels: list[tuple[int, str, Iterator[str]]] = []
     try:
@@ -83,9 +83,12 @@ def walk(rootfs: str) -> Iterator[Entry]:
         while levels:
             directory, prefix, names = levels[-1]
             for name in names:
-                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                link = stat.S_ISLNK(found.st_mode)
-                target = os.readlink(name, dir_fd=directory) if link else ""
+                try:
+                    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    link = stat.S_ISLNK(found.st_mode)
+                    target = os.readlink(name, dir_fd=directory) if link else ""
+                except FileNotFoundError:
+                    continue
                 yield _entry(prefix + name, found, target)
                 if stat.S_ISDIR(found.st_mode):
                     below = _enter(directory, name, len(levels))
@@ -100,13 +103,13 @@ def walk(rootfs: str) -> Iterator[Entry]:
 
 
 def _enter(directory: int, name: str, depth: int) -> int:
-    """Open a directory; -1 where something is mounted on it."""
+    """Open a directory; -1 where something is mounted on it, or it is gone."""
     if depth == MAX_DEPTH:
         raise OSError(errno.ELOOP, f"more than {MAX_DEPTH} directories deep")
     try:
         return kernel.open_beneath(directory, name, _OPEN)
     except OSError as error:
-        if error.errno == errno.EXDEV:
+        if error.errno in {errno.EXDEV, errno.ENOENT}:
             return -1
         raise
 
