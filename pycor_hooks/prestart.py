@@ -256,6 +256,7 @@ def _record(container: Instance, base: Instance, rootfs: str, lower: str, identi
         workdir=f"{own}/work",
         rootfs=rootfs,
         lower_identity=identity,
+        converged=instance.generation_of(base.daemon, base.key, identity),
         monitor=monitor,
         monitor_start=instance.process_start(monitor),
         init=0,

@@ -18,6 +18,7 @@ _TEXT = ("daemon", "project", "name", "base_project", "base_name", "upperdir", "
 _MORE_TEXT = ("rootfs", "lower_identity")
 _YEAR_10000 = 253402300800
 _NUMBERS = ("monitor", "monitor_start", "init", "init_start")
+_LATER = ("converged", "lowerdirs", "refreshed_at", "started_at")
 
 
 class Record:
@@ -33,10 +34,12 @@ class Record:
         lower_identity: of the base's rootfs, see :func:`pycor_hooks.instance.identity_of`.
         monitor, monitor_start: pid and start time (clock ticks since boot) of [lxc monitor].
         init, init_start: the same of the container's init, 0 until start-host has run.
+        converged: the generation of the base of which nothing older is left in this overlay;
+            None where that is not known.
         started_at, refreshed_at: seconds since the epoch.
     """
 
-    __slots__ = (*_TEXT, *_MORE_TEXT, *_NUMBERS, "lowerdirs", "refreshed_at", "started_at")
+    __slots__ = (*_TEXT, *_MORE_TEXT, *_NUMBERS, *_LATER)
 
     daemon: str
     project: str
@@ -51,11 +54,13 @@ class Record:
     monitor_start: int
     init: int
     init_start: int
+    converged: int | None
     lowerdirs: list[str]
     started_at: float
     refreshed_at: float
 
-    def __init__(self, **values: str | float | list[str]) -> None:
+    def __init__(self, **values: str | float | list[str] | None) -> None:
+        self.converged = None
         for attribute, value in values.items():
             setattr(self, attribute, value)
 
@@ -91,6 +96,8 @@ class Record:
             f"{attribute.upper()}={_escape_value(str(getattr(self, attribute)))}"
             for attribute in (*_TEXT, *_MORE_TEXT, *_NUMBERS, "started_at")
         ]
+        if self.converged is not None:
+            lines.append(f"CONVERGED={self.converged}")
         lines += [f"LOWERDIR={_escape_value(path)}" for path in self.lowerdirs]
         temporary = f"{self.directory}/.state"
         with open(temporary, "wb") as file:
@@ -126,6 +133,7 @@ def read(directory: str) -> Record:
         record = Record(
             **{attribute: values[attribute.upper()] for attribute in (*_TEXT, *_MORE_TEXT)},
             **{attribute: int(values[attribute.upper()]) for attribute in _NUMBERS},
+            converged=int(values["CONVERGED"]) if "CONVERGED" in values else None,
             lowerdirs=lowerdirs,
             started_at=_seconds(values["STARTED_AT"]),
             refreshed_at=refreshed_at,

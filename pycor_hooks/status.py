@@ -11,7 +11,7 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import live, mountinfo, plan, record, registry, takedown
+from pycor_hooks import instance, live, mountinfo, plan, record, registry, takedown
 from pycor_hooks.overlay import SOURCE
 
 if TYPE_CHECKING:
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from pycor_hooks.plan import Base
     from pycor_hooks.record import Record
 
-# The fields of a row, a contract with whoever reads the JSON. Two that their names do not explain:
-# `base` is NAME in the container's own project, else PROJECT/NAME; `pid` is the container's init.
+# The fields of a row, a contract with whoever reads the JSON. What their names do not explain:
+# `base` is NAME in the container's own project, else PROJECT/NAME; `pid` is the container's init;
+# `generation` is the base's, `converged` the one of which this container holds nothing older.
 KEYS = (
     *("daemon", "project", "name", "base", "base_state", "state", "pid", "merged", "lowerdirs"),
-    *("upperdir", "upper_bytes", "started_at", "refreshed_at"),
+    *("upperdir", "upper_bytes", "started_at", "refreshed_at", "generation", "converged"),
 )
 MOUNTED = "mounted"
 DETACHED = "detached"
@@ -40,12 +41,14 @@ class Seen(NamedTuple):
     """What this host is like at one moment.
 
     `records` of all overlays; `mounts` of ours in the mount table, by mount point;
-    `bases`, each as it is now; `gone` has the directories of overlays whose container is gone.
+    `bases`, each as it is now, and their `generations`, None where one is not known;
+    `gone` has the directories of overlays whose container is gone.
     """
 
     records: Sequence[Record]
     mounts: Mapping[str, Mount]
     bases: Mapping[Base, BaseState]
+    generations: Mapping[Base, int | None]
     gone: frozenset[str]
 
 
@@ -56,10 +59,12 @@ def look(daemons: list[str] | None = None) -> Seen:
         daemons: state directories to look at, None for all.
     """
     found = registry.records(daemons)
+    bases = {base: live.base_state(base) for base in plan.by_base(found)}
     return Seen(
         records=found,
         mounts=our_mounts(mountinfo.read(), daemons),
-        bases={base: live.base_state(base) for base in plan.by_base(found)},
+        bases=bases,
+        generations={base: _generation(base, state) for base, state in bases.items()},
         gone=frozenset(one.directory for one in found if takedown.gone(one)),
     )
 
@@ -122,7 +127,16 @@ def _row(one: Record, seen: Seen) -> Row:
         "upper_bytes": None,
         "started_at": _time(one.started_at),
         "refreshed_at": _time(one.refreshed_at),
+        "generation": seen.generations[base],
+        "converged": one.converged,
     }
+
+
+def _generation(base: Base, state: BaseState) -> int | None:
+    what = instance.Instance(*base)
+    if state.identity is None:
+        return None
+    return instance.generation_of(what.daemon, what.key, state.identity)
 
 
 def _base_state(base: BaseState) -> str:

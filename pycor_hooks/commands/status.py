@@ -85,6 +85,7 @@ def _columns(rows: Sequence[Mapping[str, object]], *, size: bool) -> list[Column
         Column("PID", _text("pid"), right=True),
         Column("UP", lambda row: age(row["started_at"], now), right=True),
         Column("REFRESHED", lambda row: age(row["refreshed_at"], now), right=True),
+        Column("GENERATION", _generation, right=True),
     ]
     if size:
         columns.insert(5, Column("SIZE", lambda row: amount(row["upper_bytes"]), right=True))
@@ -95,6 +96,12 @@ def _columns(rows: Sequence[Mapping[str, object]], *, size: bool) -> list[Column
 
 def _text(key: str) -> Callable[[Mapping[str, object]], str]:
     return lambda row: "-" if row[key] is None else str(row[key])
+
+
+def _generation(row: Mapping[str, object]) -> str:
+    """The generation that the container has converged to, and the base's where it is another."""
+    base, own = (_text(key)(row) for key in ("generation", "converged"))
+    return base if own == base else f"{own} of {base}"
 
 
 def _state_style(row: Mapping[str, object]) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KEYS = [
     *("daemon", "project", "name", "base", "base_state", "state", "pid", "merged", "lowerdirs"),
-    *("upperdir", "upper_bytes", "started_at", "refreshed_at"),
+    *("upperdir", "upper_bytes", "started_at", "refreshed_at", "generation", "converged"),
 ]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
@@ -60,6 +60,8 @@ def test_a_row(overlays: Overlays) -> None:
         "lowerdirs": row["lowerdirs"],
         "upperdir": web1.upper,
         "upper_bytes": None,
+        "generation": None,
+        "converged": None,
     }
     assert row["lowerdirs"][0] == overlays.base.rootfs
     assert all(os.path.isdir(path) for path in row["lowerdirs"])

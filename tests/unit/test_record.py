@@ -38,6 +38,7 @@ def sample(tmp_path: Path, mocker: MockerFixture) -> record.Record:
         monitor_start=34,
         init=0,
         init_start=0,
+        converged=3,
         started_at=1795490340.25,
     )
     os.makedirs(found.directory)

@@ -41,6 +41,7 @@ def recorded(**changes: Any) -> Record:
         "init_start": 2,
         "started_at": 0.5,
         "refreshed_at": 86400.9,
+        "converged": 2,
     }
     return Record(**values | changes)
 
@@ -59,6 +60,7 @@ def seen(
         records=records,
         mounts={one.merged: mounted(one.merged) for one in records if mounts},
         bases=dict.fromkeys(plan.by_base(records), base),
+        generations=dict.fromkeys(plan.by_base(records), 3),
         gone=frozenset(one.directory for one in records if gone),
     )
 
@@ -80,6 +82,8 @@ def test_row() -> None:
             "upper_bytes": None,
             "started_at": "1970-01-01T00:00:00Z",
             "refreshed_at": "1970-01-02T00:00:00Z",
+            "generation": 3,
+            "converged": 2,
         }
     ]
     assert tuple(status.rows(seen(recorded()))[0]) == status.KEYS
@@ -130,7 +134,7 @@ def test_mount_without_record() -> None:
     path = f"{record.RUN}/srv-my\\x2dlxd/a_b_web1/merged"
     options = "rw,lowerdir=/pool/base\\134:1:/empty,upperdir=/pool/upper"
     mounts = status.our_mounts([mounted(path, options=options)])
-    (row,) = status.rows(Seen(records=[], mounts=mounts, bases={}, gone=frozenset()))
+    (row,) = status.rows(seen()._replace(mounts=mounts))
     assert row == dict.fromkeys(status.KEYS) | {
         "daemon": "/srv/my-lxd",
         "project": "a_b",
