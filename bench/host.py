@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A mount namespace with a /run of its own, so that a bench touches nothing of the host's."""
+"""A mount namespace with a /run and a /var/lib of its own: a bench touches nothing of the host."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 
-from pycor_hooks import kernel
+from pycor_hooks import instance, kernel
 
 _CLONE_NEWNS = 0x20000
 _MS_REC = 0x4000
@@ -18,4 +18,5 @@ def private_run() -> None:
         code = ctypes.get_errno()
         raise OSError(code, f"unshare: {os.strerror(code)}: run it as root")
     kernel.mount("", "/", "", _MS_REC | kernel.MS_PRIVATE)
-    kernel.mount("tmpfs", "/run", "tmpfs", 0, "mode=0755")
+    for path in ("/run", os.path.dirname(instance.STATE)):
+        kernel.mount("tmpfs", path, "tmpfs", 0, "mode=0755")

@@ -12,7 +12,7 @@ from lab import cgroups
 from lab import world as worlds
 from lab.client import Client
 from lab.supervisor import Supervised
-from pycor_hooks import kernel, mountinfo, record
+from pycor_hooks import instance, kernel, mountinfo, record
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,8 +41,9 @@ KINDS = {
 class Daemon:
     """Started with ``with``; ends with all its containers, mounts and files gone.
 
-    ``directory`` is its state directory, ``records`` what pycor-hooks keeps about it, ``env`` the
-    environment in which the clients, and pycor-hooks, find this daemon and no other.
+    ``directory`` is its state directory, ``records`` and ``manifests`` where pycor-hooks keeps
+    what it knows of its overlays and of its bases, ``env`` the environment in which the clients,
+    and pycor-hooks, find this daemon and no other.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Daemon:
         self.commands = KINDS[kind]
         self.directory = os.path.join(world.directory, kind)
         self.records = os.path.join(record.RUN, record.escape(self.directory))
+        self.manifests = os.path.join(instance.STATE, record.escape(self.directory))
         prefix = self.commands.prefix
         # /etc and HOME of the user say nothing here: a default remote or project would
         self.env = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
@@ -170,7 +172,8 @@ class Daemon:
         """
         self.lose_power()
         subprocess.run(["ip", "link", "delete", self._bridge], capture_output=True, check=False)
-        worlds.remove_tree(self.directory)
+        for path in (self.manifests, self.directory):
+            worlds.remove_tree(path)
 
     def _unmount(self) -> None:
         ours = (self.directory + "/", self.records + "/")

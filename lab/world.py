@@ -21,12 +21,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+from itertools import chain
 from typing import TYPE_CHECKING, Self
 
 from lab import cgroups, limits
 from lab.supervisor import Supervised
 from lab.wait import until
-from pycor_hooks import kernel, mountinfo, record
+from pycor_hooks import instance, kernel, mountinfo, record
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -79,8 +80,9 @@ class World:
             cleanup.callback(cgroups.remove_forgotten, cgroups.all_of_liblxc())
             remove_abandoned()
             self.directory = self._make_directory(cleanup)
-            if not os.path.exists(record.RUN):
-                cleanup.callback(_remove_if_empty, record.RUN)
+            for path in (record.RUN, instance.STATE):
+                if not os.path.exists(path):
+                    cleanup.callback(_remove_if_empty, path)
             cleanup.callback(self._return)
             self._unshare()
             self._start_lxcfs(cleanup)
@@ -169,8 +171,9 @@ def remove_abandoned() -> None:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            records = os.path.join(record.RUN, glob.escape(record.escape(directory)))
-            for path in (*glob.glob(records + "-*"), directory):
+            name = glob.escape(record.escape(directory)) + "-*"
+            kept = (glob.glob(os.path.join(where, name)) for where in (record.RUN, instance.STATE))
+            for path in (*chain.from_iterable(kept), directory):
                 remove_tree(path)
         os.close(descriptor)
 

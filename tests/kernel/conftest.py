@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kernel tests run in a mount namespace of their own, with a /run of their own."""
+"""Kernel tests run in a mount namespace of their own, with a /run and a /var/lib of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.liblxc import Container, make_base
-from pycor_hooks import kernel, mountinfo, pulse, record
+from pycor_hooks import instance, kernel, mountinfo, pulse, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,8 @@ def namespace() -> Iterator[None]:
     if _libc.unshare(_CLONE_NEWNS) == -1:
         pytest.skip(f"cannot make a mount namespace: {os.strerror(ctypes.get_errno())}")
     kernel.mount("", "/", "", _MS_REC | kernel.MS_PRIVATE)
-    kernel.mount("tmpfs", "/run", "tmpfs", 0, "mode=0755")
+    for path in ("/run", os.path.dirname(instance.STATE)):
+        kernel.mount("tmpfs", path, "tmpfs", 0, "mode=0755")
     yield
     here = os.getcwd()
     assert _libc.setns(host, _CLONE_NEWNS) == 0
