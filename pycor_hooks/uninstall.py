@@ -8,7 +8,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from pycor_hooks import (
+    generations,
     image,
+    instance,
     kernel,
     profile,
     provision,
@@ -57,6 +59,9 @@ def uninstall(prefix: str, daemons: Sequence[Daemon]) -> Iterator[str]:
         yield from remove_from(connections)
     yield from remove_hooks(prefix)
     remove_run()
+    removed = [daemon for daemon in daemons if generations.remove(daemon.directory)]
+    if removed:
+        yield f"manifests of bases removed from {instance.STATE}"
     for other in sorted(others):
         if os.path.exists(os.path.join(other, tree.LINK)):
             yield Note(f"hooks stay in {other}: pycor-hooks uninstall --prefix {other}")
