@@ -18,6 +18,7 @@ from pycor_hooks.inbox import Inbox
 from pycor_hooks.logs import about, about_overlay
 from pycor_hooks.naming import LostNames
 from pycor_hooks.plan import Look, by_base, decide, label, react, react_to_flood
+from pycor_hooks.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,7 @@ PACE = 0.1
 """Seconds from one look at a base to the next: what is said meanwhile is one look."""
 SLICE = 64
 """Overlays refreshed without a look at anything else; 45 ms where each has 10,000 dentries."""
+_DETACHED, _ORPHANED = "detached", "orphaned"
 
 
 class Reconciler:
@@ -54,7 +56,9 @@ class Reconciler:
         self._wanted: dict[Base, Look] = {}
         self._working: dict[Base, asyncio.Task[int]] = {}
         self._pending: set[Base] = set()
-        self._told: dict[Record, str] = {}
+        self._seen: set[Base] = set()
+        self._upkeep = Upkeep(group)
+        self._told: dict[tuple[Record, str], str] = {}
         self._lost_names = LostNames(group)
 
     def heard(self, daemon: Daemon, event: LifecycleEvent) -> None:
@@ -79,22 +83,31 @@ class Reconciler:
         looks = [self._look(Look(base)) for base in by_base(records)]
         return failures + sum([await look for look in looks])
 
+    async def settled(self) -> int:
+        """Wait for what looks at bases have left to do; how often that failed."""
+        return await self._upkeep.done()
+
     async def tick(self) -> int:
         """Do what cannot wait for the next reconcile and that no event announces.
 
-        Take down what nobody uses, and see which bases run, and which of them have stopped.
+        Take down what nobody uses, and see which bases are new, which run, and which of them
+        have stopped.
 
         Returns:
             How many overlays are live.
         """
         records = await self._look_up(self._records.scan)
-        self._told = {record: self._told[record] for record in records if record in self._told}
+        known = set(records)
+        self._told = {about: text for about, text in self._told.items() if about[0] in known}
         await self._take_down(records)
         bases = by_base(records)
         self._pending &= bases.keys()
         running = await asyncio.to_thread(live.running, bases)
         for base in self._pending - running:
             self._look(Look(base, why="stopped"))
+        self._seen &= bases.keys()
+        for base in bases.keys() - self._seen:
+            self._look(Look(base))
         self._pending |= running
         return len(records)
 
@@ -118,6 +131,7 @@ class Reconciler:
     def _look(self, look: Look) -> asyncio.Task[int]:
         """Have a base looked at soon; the task ends when there is nothing more to do for it."""
         base = look.base
+        self._seen.add(base)
         before = self._wanted.get(base, look)
         self._wanted[base] = max(before, look, key=lambda wanted: (wanted.patience, wanted.why))
         if base not in self._working:
@@ -149,7 +163,10 @@ class Reconciler:
         self._lost_names.seen(look.base, exists=state.identity is not None)
         decision = decide(overlays, running=state.running, identity=state.identity)
         self._tell_detached(overlays, decision, state.identity)
-        return await self._refresh(look, decision)
+        failures = await self._refresh(look, decision)
+        if decision.refresh:
+            self._upkeep.want(look.base)
+        return failures
 
     async def _refresh(self, look: Look, decision: Decision) -> int:
         """Refresh in slices; a base that starts meanwhile leaves the rest pending."""
@@ -194,13 +211,13 @@ class Reconciler:
         for overlay in overlays:
             base = overlay.base_name
             if overlay not in detached:
-                self._told.pop(overlay, None)
+                self._told.pop((overlay, _DETACHED), None)
             elif identity is None:
-                self._tell(overlay, f"base {base} is gone; it keeps the old tree until it stops")
+                text = f"base {base} is gone; it keeps the old tree until it stops"
+                self._tell(overlay, _DETACHED, text)
             else:
-                self._tell(
-                    overlay, f"base {base} was replaced or re-owned: restart it to see that"
-                )
+                text = f"base {base} was replaced or re-owned: restart it to see that"
+                self._tell(overlay, _DETACHED, text)
 
     async def _take_down(self, records: Iterable[Record]) -> int:
         failures = 0
@@ -214,13 +231,13 @@ class Reconciler:
                     )
             except (OSError, PycorError) as error:
                 failures += 1
-                self._tell(record, f"overlay cannot be taken down: {error}")
+                self._tell(record, _ORPHANED, f"overlay cannot be taken down: {error}")
         return failures
 
-    def _tell(self, record: Record, text: str) -> None:
-        """Log what is wrong with an overlay, unless that was the last thing said about it."""
-        if self._told.get(record) != text:
-            self._told[record] = text
+    def _tell(self, record: Record, subject: str, text: str) -> None:
+        """Log what is wrong with an overlay, unless that was last said about it in this regard."""
+        if self._told.get((record, subject)) != text:
+            self._told[record, subject] = text
             log.warning("%s: %s", _name(record), text, extra=about_overlay(record))
 
 

@@ -57,13 +57,15 @@ def once(directories: Sequence[str] = (), environ: Mapping[str, str] = os.enviro
     """Look at everything once, with the arguments of :func:`watch`.
 
     Returns:
-        The exit code: 1 when an overlay could not be refreshed or taken down.
+        The exit code: 1 when an overlay could not be refreshed or taken down, or the manifest
+        of a base not be kept.
     """
 
     async def reconcile() -> int:
         async with asyncio.TaskGroup() as group:
             records = Records(named_directories(directories, environ))
-            return await Reconciler(group, records).reconcile()
+            reconciler = Reconciler(group, records)
+            return await reconciler.reconcile() + await reconciler.settled()
 
     return 1 if asyncio.run(reconcile()) else 0
 
