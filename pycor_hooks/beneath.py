@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A directory tree that somebody else writes to, reached from its root and never left.
+
+A container's root may swap a directory for a symlink, or rename it, at any moment. So there are
+no joined paths here: the directory of each path is opened by openat2(2), which follows nothing and
+crosses nothing, and what is done then is done to a name in that directory.
+
+Imported by the hooks: standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pycor_hooks import kernel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+_PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+_READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+# What openat2(2) says of a path that leads nowhere within this tree.
+_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}
+
+
+class Tree:
+    """What lies below one directory; paths are relative to it, "" is the directory itself.
+
+    The directory of the last path stays open, so ask in the order of directories; what is open
+    pins its dentry, so :meth:`forget` it before a refresh.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = os.open(root, _PLACE | os.O_CLOEXEC)
+        self._parent = ""
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.forget()
+        os.close(self._root)
+
+    def forget(self) -> None:
+        """Close the directory of the last path."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def place(self, path: str) -> tuple[int, str]:
+        """The directory that holds ``path``, as a descriptor that is ours, and its name there.
+
+        Raises:
+            OSError: there is no such directory in this tree.
+        """
+        parent, _, name = path.rpartition("/")
+        if self._descriptor < 0 or parent != self._parent:
+            self.forget()
+            self._descriptor = kernel.open_beneath(self._root, parent, _PLACE)
+            self._parent = parent
+        return self._descriptor, name or "."
+
+    def lstat(self, path: str) -> os.stat_result | None:
+        """What is at ``path``, None where nothing is."""
+        try:
+            directory, name = self.place(path)
+            return os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _NOWHERE:
+                return None
+            raise
+
+    def open(self, path: str) -> int:
+        """Open a directory to be read; the caller closes it.
+
+        Raises:
+            OSError: there is no such directory in this tree.
+        """
+        return kernel.open_beneath(self._root, path, _READ)
+
+    def has(self, path: str, what: Callable[[int], bool]) -> bool:
+        """Whether ``what`` is true of an open directory."""
+        descriptor = self.open(path)
+        try:
+            return what(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def list(self, path: str) -> list[str]:
+        """The names in a directory; none where there is no such directory."""
+        try:
+            descriptor = self.open(path)
+        except OSError as error:
+            if error.errno in _NOWHERE:
+                return []
+            raise
+        try:
+            return os.listdir(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def unlink(self, path: str) -> None:
+        """unlinkat(2), of anything but a directory."""
+        directory, name = self.place(path)
+        os.unlink(name, dir_fd=directory)
+
+    def rmdir(self, path: str) -> None:
+        """unlinkat(2), of an empty directory."""
+        directory, name = self.place(path)
+        os.rmdir(name, dir_fd=directory)
