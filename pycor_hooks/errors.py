@@ -242,6 +242,12 @@ class NotOurs(PycorError):
     template = "{path} is a mount that pycor-hooks did not make: unmount it first (findmnt {path})"
 
 
+class CannotFreeze(PycorError):
+    """A container's processes do not stop."""
+
+    template = "the container cannot be frozen: {reason}"
+
+
 class BadState(PycorError):
     """A state file does not say what it should."""
 

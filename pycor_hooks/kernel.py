@@ -54,6 +54,7 @@ _RESOLVE_NO_XDEV = 0x1
 _RESOLVE_NO_MAGICLINKS = 0x2
 _RESOLVE_NO_SYMLINKS = 0x4
 _RESOLVE_BENEATH = 0x8
+_IN_MODIFY = 0x2
 
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
@@ -132,6 +133,17 @@ def open_beneath(root: int, path: str, flags: int) -> int:
     how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, resolve)
     name = os.fsencode(path) or b"."
     return _checked(_syscall(_SYS_OPENAT2, root, name, how, len(how)), path)
+
+
+def watch_writes(path: str) -> int:
+    """inotify(7): a descriptor that can be read once somebody has written to a file."""
+    descriptor = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+    try:
+        _checked(_libc.inotify_add_watch(descriptor, os.fsencode(path), _IN_MODIFY), path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def open_tree_clone(path: str) -> int:
