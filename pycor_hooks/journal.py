@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The journal of a cure, from which another process finishes what a kill interrupted.
+
+A cure leaves the container without a file for some microseconds, and frozen for longer. What is
+under way stands in ``overlay/cure/`` of the container's volume, out of its sight, in one of two
+files::
+
+    prepared    no whiteout of ours is in upper; the container may be frozen by us
+    armed       each of the paths may have a whiteout of ours; the container is frozen
+
+One becomes the other by rename(2). That is not synced: a file system keeps its changes of
+metadata in their order, and the whiteouts are such changes, too.
+
+Imported by the hooks, and only where such a directory is found: standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from pycor_hooks import instance
+from pycor_hooks.beneath import Tree
+from pycor_hooks.errors import BadState, CannotFreeze
+from pycor_hooks.freezer import Freezer
+from pycor_hooks.layer import CURE
+
+_NEW, _PREPARED, _ARMED = "new", "prepared", "armed"
+_HEADING = "pycor-hooks cure 1"
+_END = "end"
+_LIMIT = 64 << 20
+_PLACE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_BOOT = "/proc/sys/kernel/random/boot_id"
+
+
+class Intent:
+    """What one freeze is for.
+
+    Attributes:
+        init, init_start: pid and start time of the container's init.
+        ours: whether it is us who freeze it.
+        paths: to be unlinked, relative to the container's root.
+        times: mtime in ns of each directory that they lie in, to be put back.
+    """
+
+    __slots__ = ("init", "init_start", "ours", "paths", "times")
+
+    def __init__(
+        self, *, init: int, init_start: int, ours: bool, paths: list[str], times: dict[str, int]
+    ) -> None:
+        self.init = init
+        self.init_start = init_start
+        self.ours = ours
+        self.paths = paths
+        self.times = times
+
+    def render(self) -> bytes:
+        """As it stands in the file: lines of text, then entries that NUL ends."""
+        head = f"{_HEADING}\n{_boot()} {self.init} {self.init_start} {int(self.ours)}\n"
+        entries = [f"t{mtime} {path}" for path, mtime in self.times.items()]
+        entries += [f"p{path}" for path in self.paths]
+        return os.fsencode(head + "".join(f"{entry}\0" for entry in [*entries, _END]))
+
+
+class Journal:
+    """The journal of one container, for whoever holds the lock of its overlay.
+
+    Args:
+        own: ``overlay`` in the container's volume.
+
+    Raises:
+        OSError: it cannot be made there.
+    """
+
+    def __init__(self, own: str) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(f"{own}/{CURE}", 0o700)
+        self._own = os.open(own, _PLACE)
+        self._directory = os.open(CURE, _PLACE, dir_fd=self._own)
+        self.armed = False
+
+    def close(self) -> None:
+        """Close what is open; the journal stays as it is."""
+        os.close(self._directory)
+        os.close(self._own)
+
+    def prepare(self, intent: Intent) -> None:
+        """Write it, so that it outlives a power failure."""
+        self._write(intent, _PREPARED)
+        os.fsync(self._own)
+
+    def arm(self, changed: Intent | None = None) -> None:
+        """Before the first unlink; ``changed`` where something is not as it was prepared."""
+        self.armed = True
+        if changed is None:
+            self._rename(_PREPARED, _ARMED)
+        else:
+            self._write(changed, _ARMED)
+            os.unlink(_PREPARED, dir_fd=self._directory)
+
+    def disarm(self) -> None:
+        """After the last unlink, before anything is thawed."""
+        self._rename(_ARMED, _PREPARED)
+        self.armed = False
+
+    def remove(self) -> None:
+        """When nothing is frozen by us any more."""
+        for name in (_NEW, _PREPARED):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._directory)
+        os.rmdir(CURE, dir_fd=self._own)
+
+    def read(self) -> tuple[Intent | None, bool]:
+        """What another process has left, and whether it was armed."""
+        for name in (_ARMED, _PREPARED):
+            try:
+                descriptor = os.open(name, _READ, dir_fd=self._directory)
+            except FileNotFoundError:
+                continue
+            with open(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise BadState(path=f"{CURE}/{name}", reason="it is not a file")
+                return _parse(os.fsdecode(file.read(_LIMIT)), name), name == _ARMED
+        return None, False
+
+    def _write(self, intent: Intent, name: str) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(_NEW, flags, 0o600, dir_fd=self._directory)
+        with open(descriptor, "wb") as file:
+            file.write(intent.render())
+            file.flush()
+            os.fsync(descriptor)
+        self._rename(_NEW, name)
+        os.fsync(self._directory)
+
+    def _rename(self, old: str, new: str) -> None:
+        os.rename(old, new, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+
+
+def settle(own: str) -> bool:
+    """Finish what a cure left that was killed; the caller holds the lock of the overlay.
+
+    Every file is there again, nothing that it froze is frozen, and the journal is gone. Where
+    the overlay is mounted, it has to be refreshed afterwards.
+
+    Args:
+        own: ``overlay`` in the container's volume.
+
+    Returns:
+        Whether there was anything.
+
+    Raises:
+        BadState: the journal is not one of ours.
+    """
+    if not os.path.lexists(f"{own}/{CURE}"):
+        return False
+    journal = Journal(own)
+    try:
+        intent, armed = journal.read()
+        if intent and armed:
+            with Tree(f"{own}/upper") as upper:
+                for path in intent.paths:
+                    withdraw(upper, path)
+                put_back_times(upper, intent.times)
+            journal.disarm()
+        if intent and intent.ours and instance.process_alive(intent.init, intent.init_start):
+            with contextlib.suppress(CannotFreeze):  # it is in no such cgroup any more
+                Freezer(intent.init).release()
+        journal.remove()
+    finally:
+        journal.close()
+    return True
+
+
+def is_whiteout(found: os.stat_result | None) -> bool:
+    """Whether that is how OverlayFS writes down that a lower file is removed."""
+    return found is not None and stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
+
+
+def withdraw(upper: Tree, path: str) -> bool:
+    """Remove the whiteout that hides a file of the base; nothing else.
+
+    Returns:
+        Whether there was one.
+    """
+    if not is_whiteout(upper.lstat(path)):
+        return False
+    upper.unlink(path)
+    return True
+
+
+def put_back_times(upper: Tree, times: dict[str, int]) -> None:
+    """Give directories their mtime back, in ns, that the whiteouts have changed."""
+    for path, mtime in times.items():
+        try:
+            descriptor = upper.open(path)
+        except OSError:
+            continue  # the container has removed it
+        try:
+            os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, mtime))
+        finally:
+            os.close(descriptor)
+
+
+def _parse(text: str, name: str) -> Intent:
+    """Take a journal apart; one of an earlier boot froze nothing that still is."""
+    heading, _, rest = text.partition("\n")
+    line, _, entries = rest.partition("\n")
+    words = line.split(" ")
+    listed = entries.split("\0")
+    if heading != _HEADING or len(words) != 4 or listed[-2:] != [_END, ""]:  # noqa: PLR2004
+        raise BadState(path=f"{CURE}/{name}", reason="it is cut off, or of another version")
+    times = {}
+    paths = []
+    try:
+        for entry in listed[:-2]:
+            if entry[:1] == "p":
+                paths.append(entry[1:])
+            else:
+                mtime, _, directory = entry[1:].partition(" ")
+                times[directory] = int(mtime)
+        return Intent(
+            init=int(words[1]),
+            init_start=int(words[2]),
+            ours=words[3] == "1" and words[0] == _boot(),
+            paths=paths,
+            times=times,
+        )
+    except ValueError as error:
+        raise BadState(path=f"{CURE}/{name}", reason=str(error)) from error
+
+
+def _boot() -> str:
+    with open(_BOOT, encoding="ascii") as file:
+        return file.read().strip()
