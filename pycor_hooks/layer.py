@@ -2,7 +2,10 @@
 """A container's own layer: ``overlay/upper`` and ``overlay/work`` in its volume.
 
 They lie in the volume so that the daemon's copy, snapshot, export, move and delete carry them
-along. The container sees upper as its root directory, and nothing above it.
+along. The container sees upper as its root directory, and nothing above it. Beside them::
+
+    cure/       the journal of a cure that is under way, or was interrupted (journal.py)
+    parents     which directories of upper a cure has copied up (parents.py)
 
 Imported by the hooks: standard library only.
 """
@@ -25,6 +28,8 @@ KINDS = {
     stat.S_IFIFO: "a fifo",
     stat.S_IFSOCK: "a socket",
 }
+CURE = "cure"
+PARENTS = "parents"
 
 
 def owner(volume: str, lower: str) -> int:
@@ -104,6 +109,31 @@ def check_rootfs(path: str, name: str, client: str) -> None:
     kind = kind_of(path)
     if kind != KINDS[stat.S_IFDIR]:
         raise BadRootfs(path=path, kind=kind, name=name, client=client)
+
+
+def tidy(own: str) -> None:
+    """Finish what cures have left in a layer that is not mounted; the caller holds its lock.
+
+    Args:
+        own: ``overlay`` in the container's volume.
+
+    Raises:
+        BadState: a journal is there that is not one of ours.
+        OSError: a file that a cure was about to give back cannot be given back.
+    """
+    settle(own)
+    if os.path.lexists(f"{own}/{PARENTS}"):
+        from pycor_hooks.parents import remove  # noqa: PLC0415 - a rare need
+
+        remove(own)
+
+
+def settle(own: str) -> None:
+    """Finish a cure that was interrupted, and thaw what it froze; as :func:`tidy`."""
+    if os.path.lexists(f"{own}/{CURE}"):
+        from pycor_hooks import journal  # noqa: PLC0415 - a rare need
+
+        journal.settle(own)
 
 
 def shares_btrfs(volume: str, lower: str) -> bool:

@@ -66,6 +66,7 @@ def _mount(
     lower = layers.lowerdirs[0]
     record = _record(container, base, rootfs, lower, identity or "")
     layer.prepare(os.path.dirname(rootfs), lower)
+    layer.tidy(layers.volume)
     for path in layers.lowerdirs[1:]:
         os.makedirs(path, 0o755, exist_ok=True)
     record.write()
@@ -215,6 +216,7 @@ def _clear(directory: str, rootfs: str) -> None:
         earlier = read(directory)
     except (FileNotFoundError, BadState):
         earlier = None
+    layer.settle(f"{os.path.dirname(rootfs)}/overlay")
     if earlier:
         await_end(earlier, _INIT_TIMEOUT)
     if os.listdir(directory):

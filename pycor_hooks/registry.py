@@ -11,6 +11,7 @@ instance, which base, which start made it. Both are gone after a reboot. The lay
           state                       KEY=VALUE lines, replaced by rename; its mtime is the time
                                       of the last refresh
       .watch/PID                      what a watcher shows of itself; no daemon begins with a dot
+          stale                       what could not be converged with the base (stale.py)
 
 Imported by the hooks: standard library only.
 """

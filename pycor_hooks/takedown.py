@@ -14,12 +14,14 @@ import errno
 import os
 import time
 
-from pycor_hooks import instance, kernel, mountinfo
+from pycor_hooks import instance, kernel, layer, mountinfo
 from pycor_hooks.errors import BadState, NotOurs, StillHeld
 from pycor_hooks.overlay import SOURCE, STAGED, unstage
 from pycor_hooks.record import Record, read
 from pycor_hooks.registry import LOCK_TIMEOUT, Lock
 
+STALE = "stale"
+"""Beside the state file: what of the container could not be converged with its base."""
 _BUSY_RETRY = 0.5
 
 
@@ -99,6 +101,10 @@ def everything(directory: str, rootfs: str) -> None:
         if kernel.fs_magic(merged) != kernel.OVERLAYFS_SUPER_MAGIC:
             raise NotOurs(path=merged)
         _unmount(merged)
+    try:  # noqa: SIM105 - contextlib is slow to load
+        layer.tidy(f"{os.path.dirname(rootfs)}/overlay")
+    except (OSError, BadState):
+        pass  # the next start tries again, and says why not
     _remove_all_but_state(directory)
     _unlink(f"{directory}/state")
 
@@ -106,7 +112,8 @@ def everything(directory: str, rootfs: str) -> None:
 def _remove_all_but_state(directory: str) -> None:
     for name in ("merged", "empty", *STAGED):
         _rmdir(f"{directory}/{name}")
-    _unlink(f"{directory}/.state")
+    for name in (".state", STALE, f".{STALE}"):
+        _unlink(f"{directory}/{name}")
 
 
 def detach_bind(rootfs: str, merged: str) -> None:
