@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Converge one running container with its base: find what is stale, cure it, say what is left.
+
+Blocks for as long as the cure takes. Its container is frozen for at most a quarter of a second at
+a stretch, as often as it takes, and runs between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from pycor_hooks import (
+    journal,
+    mirror,
+    overlay,
+    record,
+    registry,
+    stale,
+    staleness,
+    takedown,
+)
+from pycor_hooks.cure import Cure
+from pycor_hooks.errors import CannotFreeze
+from pycor_hooks.freezer import Freezer
+from pycor_hooks.mountpoints import OutOfTime
+from pycor_hooks.parents import Parents
+from pycor_hooks.search import obsolete, search
+from pycor_hooks.staleness import Reason
+from pycor_hooks.trees import Trees
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pycor_hooks.cure import Step
+    from pycor_hooks.record import Record
+    from pycor_hooks.staleness import File
+
+    Touched = Callable[[int | None], Iterable[tuple[str, File | None]]]
+
+LOCK_TIMEOUT = 0.5
+AT_ONCE = 256
+"""Paths of one freeze, at most; some 30 ms of it."""
+TRIES = 3
+"""Freezes without any progress before it is given up."""
+PAUSE = 0.05
+"""Seconds, at least, that a container runs between two freezes."""
+
+
+class Result(NamedTuple):
+    """What became of one container.
+
+    `cured`: how many paths. `reasons`: those that are stale still, and why. `frozen`: seconds of
+    each freeze.
+    """
+
+    cured: int
+    reasons: dict[str, Reason]
+    frozen: list[float]
+
+
+def converge(found: Record, generation: int, touched: Touched) -> Result | None:
+    """Let a container see its base as it is now, and record it where nothing stale is left.
+
+    Args:
+        found: its record, as it was when somebody looked.
+        generation: of the base, which is stopped.
+        touched: gives, for the generation that the container has converged to, the paths that
+            the base has changed since, and what is there now; a directory comes before what is
+            in it.
+
+    Returns:
+        None where that start of the container is over.
+
+    Raises:
+        StillHeld: a hook or a command holds the lock of the overlay.
+        OSError, PycorError: it was not refreshed, or not looked at.
+    """
+    with registry.Lock(found.directory, timeout=LOCK_TIMEOUT):
+        now = _same_start(found)
+        if now is None:
+            return None
+        journal.settle(_own(now))
+        overlay.refresh(now.merged)
+        with Trees(now) as trees:
+            result = _Convergence(now, trees).run(touched(now.converged))
+        uncured = [stale.Uncured(f"/{path}", why) for path, why in result.reasons.items()]
+        stale.write(now, generation, uncured)
+        if not uncured:
+            now.converged = generation
+            now.write()
+        return result
+
+
+def settle(found: Record) -> bool:
+    """Finish what a killed cure of a container has left; whether there was anything.
+
+    Raises:
+        StillHeld: it is being cured, or a hook is at work.
+    """
+    with registry.Lock(found.directory, timeout=0):
+        now = _same_start(found)
+        if now is None or not journal.settle(_own(now)):
+            return False
+        overlay.refresh(now.merged)
+        return True
+
+
+def _same_start(found: Record) -> Record | None:
+    """The record as it is now; None where another start has taken over, or none."""
+    try:
+        now = record.read(found.directory)
+    except FileNotFoundError:
+        takedown.remove_directory(found.directory)  # the lock may have made it anew
+        return None
+    same = (now.monitor, now.monitor_start) == (found.monitor, found.monitor_start)
+    return now if same else None
+
+
+def _own(found: Record) -> str:
+    return found.upperdir.rpartition("/")[0]
+
+
+class _Convergence:
+    """The converge of one container, freeze by freeze."""
+
+    def __init__(self, found: Record, trees: Trees) -> None:
+        self._record = found
+        self._trees = trees
+        self._parents = Parents(trees.own)
+        self._reasons: dict[str, Reason] = {}
+        self._frozen: list[float] = []
+
+    def run(self, touched: Iterable[tuple[str, File | None]]) -> Result:
+        found = search(self._trees, touched)
+        self._reasons |= found.reasons
+        steps = [*self._with_parents(found.steps), *obsolete(self._trees, self._parents)]
+        outdated = mirror.outdated(self._trees, self._parents)
+        self._trees.forget()
+        if steps or outdated:
+            self._in_freezes(steps, outdated)
+        cured = sum(step.path not in self._reasons for step in steps)
+        return Result(cured, self._reasons, self._frozen)
+
+    def _with_parents(self, steps: list[Step]) -> list[Step]:
+        """Copy up what the paths lie in; those are left for which it worked."""
+        try:
+            refused = mirror.copy_up(self._trees, self._parents, map(_parent_of, steps))
+        except OSError as error:
+            self._give_up((step.path for step in steps), staleness.of_errno(error.errno))
+            return []
+        for step in steps:
+            if _parent_of(step) in refused:
+                self._reasons[step.path] = refused[_parent_of(step)]
+        return [step for step in steps if _parent_of(step) not in refused]
+
+    def _in_freezes(self, steps: list[Step], outdated: list[str]) -> None:
+        """Cure in as many freezes as it takes, and let the container run between them."""
+        why = Reason.NOT_FROZEN
+        try:
+            mirror.begin(self._trees, self._parents, outdated)
+            with contextlib.closing(Freezer(self._record.init)) as freezer:
+                cure = Cure(self._record, self._trees, freezer, self._parents)
+                tries = 0
+                while tries < TRIES and (steps or outdated):
+                    time.sleep(max(PAUSE, *self._frozen[-1:]) if tries or self._frozen else 0)
+                    tries += 1
+                    try:
+                        outcome = cure.run(steps[:AT_ONCE], outdated)
+                    except CannotFreeze:
+                        why = Reason.NOT_FROZEN
+                    except OutOfTime:
+                        why = Reason.TOO_SLOW
+                    else:
+                        why = Reason.TOO_SLOW
+                        left = [*outcome.left, *steps[AT_ONCE:]]
+                        tries = tries if steps and len(left) == len(steps) else 0
+                        steps = left
+                        self._reasons = outcome.reasons | self._reasons
+                        self._frozen.append(outcome.frozen)
+                        mirror.note(self._trees, self._parents, outdated)
+                        outdated = []
+        except CannotFreeze:
+            pass
+        except OSError as error:
+            why = staleness.of_errno(error.errno)
+        self._give_up([*(step.path for step in steps), *outdated], why)
+
+    def _give_up(self, paths: Iterable[str], why: Reason) -> None:
+        for path in paths:
+            self._reasons.setdefault(path, why)
+
+
+def _parent_of(step: Step) -> str:
+    return step.path.rpartition("/")[0]

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Find what is stale in one container, among the paths that its base has changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from pycor_hooks import staleness
+from pycor_hooks.cure import Step
+from pycor_hooks.hiding import Hiding, Upper
+from pycor_hooks.staleness import File, Reason, Seen, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pycor_hooks.parents import Parents
+    from pycor_hooks.trees import Trees
+
+
+class Found(NamedTuple):
+    """What is stale: what can be unlinked, and why the rest cannot be."""
+
+    steps: list[Step]
+    reasons: dict[str, Reason]
+
+
+def search(trees: Trees, touched: Iterable[tuple[str, File | None]]) -> Found:
+    """Compare what the container's lookups give with what the base has.
+
+    Args:
+        trees: of a container whose overlay was refreshed since the base changed.
+        touched: paths that the base has changed, and what is there now; a directory comes before
+            what is in it.
+    """
+    hiding = Hiding(trees.upper)
+    found = Found([], {})
+    old_directories: set[str] = set()
+    in_the_way: set[str] = set()
+    for path, base in touched:
+        merged = staleness.file_of(trees.merged.lstat(path)) if path else None
+        if not path or (staleness.agree(base, merged) and not staleness.is_directory(base)):
+            continue
+        if merged is None and staleness.is_below(path, in_the_way):
+            continue
+        seen = Seen(path, base, merged, hiding.of(path))
+        if staleness.is_directory(merged) and _is_another(trees, seen):
+            old_directories.add(path)
+        verdict = staleness.judge(seen, old_directories=old_directories)
+        if isinstance(verdict, Reason):
+            found.reasons[path] = verdict
+        elif verdict is Verdict.CURE and merged is not None:
+            found.steps.append(Step(path, base, merged))
+            if staleness.is_directory(base):
+                in_the_way.add(path)
+    return found
+
+
+def obsolete(trees: Trees, parents: Parents) -> list[Step]:
+    """The directories that a cure copied up, and in whose place the base has none any more.
+
+    What is in a directory comes before it.
+    """
+    steps = []
+    for path in parents.known:
+        base = staleness.file_of(trees.base.lstat(path))
+        merged = staleness.file_of(trees.merged.lstat(path))
+        if (
+            not staleness.is_directory(base)
+            and merged is not None
+            and parents.holds_nothing_own(path, trees.upper)
+        ):
+            steps.append(Step(path, base, merged, parent=True))
+    return sorted(steps, key=lambda step: step.path.count("/"), reverse=True)
+
+
+def _is_another(trees: Trees, seen: Seen) -> bool:
+    """Whether the container's lookup of a directory gives an old one with something in it.
+
+    What is below it comes from there then. The inode does not tell, as OverlayFS may number
+    directories by itself; where upper has no part in it, the time of the last change does.
+    """
+    if seen.upper is Upper.HIDES:
+        return False
+    if not staleness.is_directory(seen.base):
+        return seen.upper is Upper.ABSENT and (
+            seen.base is not None or bool(trees.merged.list(seen.path))
+        )
+    if seen.upper is Upper.ABSENT:
+        merged, base = trees.merged.lstat(seen.path), trees.base.lstat(seen.path)
+        if merged is None or base is None or merged.st_ctime_ns != base.st_ctime_ns:
+            return merged is not None
+    return _shows_others(trees, seen.path)
+
+
+def _shows_others(trees: Trees, path: str) -> bool:
+    """Whether a merged directory shows other entries than its parts have now."""
+    own = set(trees.upper.list(path))
+    parts = (trees.base, trees.merged)
+    base, merged = (set(tree.list(path)) - own for tree in parts)
+    if base != merged:
+        return True
+    paths = [f"{path}/{name}" for name in base]
+    return any(
+        not staleness.agree(*(staleness.file_of(tree.lstat(one)) for tree in parts))
+        for one in paths
+    )
