@@ -80,11 +80,12 @@ class Payload:
         """Whether something is mounted at the end of a path, in a process's mount namespace."""
         return any(mount.target.endswith(f"/{path}") for mount in mountinfo.read(str(process.pid)))
 
-    def kill(self) -> None:
-        """Kill what was started in it, thaw it, and reap."""
+    def kill(self, *, thaw: bool = True) -> None:
+        """Kill what was started in it, and reap; a cgroup of version 2 lets die what is frozen."""
         for process in self._processes:
             process.kill()
-        self.thaw()
+        if thaw:
+            self.thaw()
         for process in self._processes:
             process.wait()
         self._processes.clear()

@@ -6,16 +6,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from pycor_hooks import converge, record, staleness
+from lab.converging import touched
+from pycor_hooks import converge, record
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
 
     from lab.liblxc import Container
     from lab.payload import Payload
     from pycor_hooks.converge import Result
-    from pycor_hooks.staleness import File
 
 
 class Patient:
@@ -66,12 +65,7 @@ class Patient:
 
     def converge(self, *paths: str, generation: int = 1) -> Result:
         """Converge it with a base that has changed these paths."""
-
-        def touched(_: int | None) -> Iterator[tuple[str, File | None]]:
-            for path in paths:
-                yield path, staleness.file_of(_lstat(f"{self.base}/{path}"))
-
-        result = converge.converge(self.record, generation, touched)
+        result = converge.converge(self.record, generation, touched(self.base, paths))
         assert result is not None
         assert not os.path.exists(f"{self.own}/cure")
         return result
@@ -94,10 +88,3 @@ class Patient:
                 for name in (*directories, *files)
             ]
         return sorted(found)
-
-
-def _lstat(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None

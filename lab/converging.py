@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Converge one container, as the watcher does, in a process that can be killed.
+
+Run as ``python -m lab.converging RECORD BASE PATH…``, where RECORD is the directory of its record
+and BASE the base's rootfs, which has changed at these paths.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from pycor_hooks import converge, record, staleness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pycor_hooks.staleness import File
+
+
+def touched(
+    base: str, paths: Sequence[str]
+) -> Callable[[int | None], Iterator[tuple[str, File | None]]]:
+    """What a manifest would tell of paths that a base has changed."""
+
+    def tell(_: int | None) -> Iterator[tuple[str, File | None]]:
+        for path in paths:
+            try:
+                found = os.lstat(f"{base}/{path}")
+            except (FileNotFoundError, NotADirectoryError):
+                yield path, None
+            else:
+                yield path, staleness.file_of(found)
+
+    return tell
+
+
+def main() -> None:
+    """Do it."""
+    directory, base, *paths = sys.argv[1:]
+    converge.converge(record.read(directory), 2, touched(base, paths))
+
+
+if __name__ == "__main__":
+    main()
