@@ -8,6 +8,7 @@ a stretch, as often as it takes, and runs between.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,9 +25,12 @@ from pycor_hooks import (
 from pycor_hooks.cure import Cure
 from pycor_hooks.errors import CannotFreeze
 from pycor_hooks.freezer import Freezer
+from pycor_hooks.instance import Instance, identity_of
+from pycor_hooks.layer import CURE
 from pycor_hooks.mountpoints import OutOfTime
 from pycor_hooks.parents import Parents
 from pycor_hooks.search import obsolete, search
+from pycor_hooks.stale import Uncured
 from pycor_hooks.staleness import Reason
 from pycor_hooks.trees import Trees
 
@@ -51,8 +55,8 @@ PAUSE = 0.05
 class Result(NamedTuple):
     """What became of one container.
 
-    `cured`: how many paths. `reasons`: those that are stale still, and why. `frozen`: seconds of
-    each freeze.
+    `cured`: how many paths. `reasons`: those that are stale still, and why; "" is its root.
+    `frozen`: seconds of each freeze.
     """
 
     cured: int
@@ -60,18 +64,19 @@ class Result(NamedTuple):
     frozen: list[float]
 
 
-def converge(found: Record, generation: int, touched: Touched) -> Result | None:
+def converge(found: Record, generation: int | None, touched: Touched) -> Result | None:
     """Let a container see its base as it is now, and record it where nothing stale is left.
 
     Args:
         found: its record, as it was when somebody looked.
-        generation: of the base, which is stopped.
+        generation: of the base, as its manifest tells; None where the base is gone.
         touched: gives, for the generation that the container has converged to, the paths that
             the base has changed since, and what is there now; a directory comes before what is
             in it.
 
     Returns:
-        None where that start of the container is over.
+        None where there is nothing to say: that start of the container is over, or the base
+        runs, which changes what would be compared.
 
     Raises:
         StillHeld: a hook or a command holds the lock of the overlay.
@@ -79,18 +84,30 @@ def converge(found: Record, generation: int, touched: Touched) -> Result | None:
     """
     with registry.Lock(found.directory, timeout=LOCK_TIMEOUT):
         now = _same_start(found)
-        if now is None:
+        base = Instance(found.daemon, found.base_project, found.base_name)
+        if now is None or base.running():
             return None
         journal.settle(_own(now))
-        overlay.refresh(now.merged)
-        with Trees(now) as trees:
-            result = _Convergence(now, trees).run(touched(now.converged))
-        uncured = [stale.Uncured(f"/{path}", why) for path, why in result.reasons.items()]
-        stale.write(now, generation, uncured)
-        if not uncured:
+        if generation is None or _identity(now.lowerdirs[0]) != now.lower_identity:
+            result = Result(0, {"": Reason.REPLACED}, [])
+        else:
+            overlay.refresh(now.merged)
+            with Trees(now) as trees:
+                result = _Convergence(now, trees).run(touched(now.converged))
+            if base.running():
+                return None
+        stale.write(
+            now, generation, (Uncured(f"/{path}", why) for path, why in result.reasons.items())
+        )
+        if not result.reasons and now.converged != generation:
             now.converged = generation
             now.write()
         return result
+
+
+def interrupted(found: Record) -> bool:
+    """Whether somebody cures a container, or was killed while he did."""
+    return os.path.lexists(f"{_own(found)}/{CURE}")
 
 
 def settle(found: Record) -> bool:
@@ -120,6 +137,13 @@ def _same_start(found: Record) -> Record | None:
 
 def _own(found: Record) -> str:
     return found.upperdir.rpartition("/")[0]
+
+
+def _identity(rootfs: str) -> str | None:
+    try:
+        return identity_of(rootfs)
+    except FileNotFoundError:
+        return None
 
 
 class _Convergence:

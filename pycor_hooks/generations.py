@@ -102,6 +102,29 @@ def changes_since(base: Base, generation: int | None) -> Iterator[Change] | None
         The changes, each path once; None where they are not known any more, or never were: then
         every path may have changed.
     """
+    histories = _histories(base, generation)
+    return None if histories is None else manifest.join(histories)
+
+
+def touched_since(base: Base, generation: int | None) -> Iterator[tuple[str, Entry | None]]:
+    """Every path that a base may have changed since one of its generations, and what it has there.
+
+    Args:
+        base, generation: as for :func:`changes_since`; where that does not know, every path of
+            the manifest.
+
+    Raises:
+        FileNotFoundError: there is no manifest.
+        BadState: a file is damaged.
+    """
+    histories = _histories(base, generation)
+    if histories is None:
+        return ((entry.path, entry) for entry in entries(base))
+    return manifest.touched(histories)
+
+
+def _histories(base: Base, generation: int | None) -> list[Iterator[Change]] | None:
+    """The changes of each generation since one; None where that is not known."""
     what = Instance(*base)
     directory = _directory(what)
     now = instance.generation_of(what.daemon, what.key, instance.identity_of(what.rootfs()))
@@ -110,7 +133,7 @@ def changes_since(base: Base, generation: int | None) -> Iterator[Change] | None
     paths = [f"{directory}/changes.{number}" for number in range(generation + 1, now + 1)]
     if not all(os.path.exists(path) for path in paths):
         return None
-    return manifest.join([_changes(path) for path in paths])
+    return [_changes(path) for path in paths]
 
 
 def remove(daemon: str) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from pycor_hooks import instance, kernel, overlay, plan, record, registry, takedown
+from pycor_hooks import converge, instance, kernel, overlay, plan, record, registry, takedown
 from pycor_hooks.errors import BadState, PycorError
 from pycor_hooks.host_errors import NotMounted
 
@@ -141,6 +141,11 @@ def running(bases: Iterable[Base]) -> set[Base]:
 def orphans(records: Iterable[Record]) -> list[Record]:
     """Return the overlays whose container is gone, monitor and init."""
     return [found for found in records if takedown.gone(found)]
+
+
+def interrupted(records: Iterable[Record]) -> list[Record]:
+    """Return the overlays that somebody cures, or was killed while he did."""
+    return [found for found in records if converge.interrupted(found)]
 
 
 def _parents() -> dict[str, _Mark]:

@@ -181,7 +181,24 @@ def join(histories: Iterable[Iterable[Change]]) -> Iterator[Change]:
     Yields:
         A change for each path that is not in the end what it was at first.
     """
+    for steps in _by_path(histories):
+        yield from change(steps[0].old, steps[-1].new)
+
+
+def touched(histories: Iterable[Iterable[Change]]) -> Iterator[tuple[str, Entry | None]]:
+    """Every path that some of the generations changed, and what is there in the end.
+
+    That includes what is in the end as it was at first: somebody may have looked between.
+
+    Args:
+        histories: as for :func:`join`.
+    """
+    for steps in _by_path(histories):
+        yield steps[-1].path, steps[-1].new
+
+
+def _by_path(histories: Iterable[Iterable[Change]]) -> Iterator[list[Change]]:
+    """The changes of each path, the oldest first."""
     merged = heapq.merge(*histories, key=lambda one: order(one.path))  # stable: the oldest first
     for _, group in groupby(merged, key=attrgetter("path")):
-        steps = list(group)
-        yield from change(steps[0].old, steps[-1].new)
+        yield list(group)

@@ -12,8 +12,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from pycor_hooks import live, takedown
-from pycor_hooks.errors import PycorError
+from pycor_hooks import converge, live, takedown
+from pycor_hooks.errors import PycorError, StillHeld
 from pycor_hooks.inbox import Inbox
 from pycor_hooks.logs import about, about_overlay
 from pycor_hooks.naming import LostNames
@@ -36,7 +36,7 @@ PACE = 0.1
 """Seconds from one look at a base to the next: what is said meanwhile is one look."""
 SLICE = 64
 """Overlays refreshed without a look at anything else; 45 ms where each has 10,000 dentries."""
-_DETACHED, _ORPHANED = "detached", "orphaned"
+_DETACHED, _ORPHANED, _INTERRUPTED = "detached", "orphaned", "interrupted"
 
 
 class Reconciler:
@@ -57,7 +57,7 @@ class Reconciler:
         self._working: dict[Base, asyncio.Task[int]] = {}
         self._pending: set[Base] = set()
         self._seen: set[Base] = set()
-        self._upkeep = Upkeep(group)
+        self._upkeep = Upkeep(group, self._overlays_of)
         self._told: dict[tuple[Record, str], str] = {}
         self._lost_names = LostNames(group)
 
@@ -79,7 +79,7 @@ class Reconciler:
         records = [
             r for r in await self._look_up(self._records.scan) if daemon in {None, r.daemon}
         ]
-        failures = await self._take_down(records)
+        failures = await self._take_down(records) + await self._finish_cures(records)
         looks = [self._look(Look(base)) for base in by_base(records)]
         return failures + sum([await look for look in looks])
 
@@ -100,6 +100,7 @@ class Reconciler:
         known = set(records)
         self._told = {about: text for about, text in self._told.items() if about[0] in known}
         await self._take_down(records)
+        await self._finish_cures(records)
         bases = by_base(records)
         self._pending &= bases.keys()
         running = await asyncio.to_thread(live.running, bases)
@@ -159,14 +160,17 @@ class Reconciler:
         while state.running and time.monotonic() < deadline:
             await asyncio.sleep(RECHECK)
             state = await asyncio.to_thread(live.base_state, look.base)
-        overlays = by_base(await self._look_up(self._records.glance)).get(look.base, [])
+        overlays = await self._overlays_of(look.base)
         self._lost_names.seen(look.base, exists=state.identity is not None)
         decision = decide(overlays, running=state.running, identity=state.identity)
         self._tell_detached(overlays, decision, state.identity)
         failures = await self._refresh(look, decision)
-        if decision.refresh:
+        if overlays and not decision.pending:
             self._upkeep.want(look.base)
         return failures
+
+    async def _overlays_of(self, base: Base) -> list[Record]:
+        return by_base(await self._look_up(self._records.glance)).get(base, [])
 
     async def _refresh(self, look: Look, decision: Decision) -> int:
         """Refresh in slices; a base that starts meanwhile leaves the rest pending."""
@@ -232,6 +236,24 @@ class Reconciler:
             except (OSError, PycorError) as error:
                 failures += 1
                 self._tell(record, _ORPHANED, f"overlay cannot be taken down: {error}")
+        return failures
+
+    async def _finish_cures(self, records: Iterable[Record]) -> int:
+        """Let files and processes go on that a killed cure has left behind."""
+        failures = 0
+        for record in await asyncio.to_thread(live.interrupted, records):
+            try:
+                if await asyncio.to_thread(converge.settle, record):
+                    log.info(
+                        "%s: a cure was interrupted, and is finished now",
+                        _name(record),
+                        extra=about_overlay(record),
+                    )
+            except StillHeld:
+                continue  # it is under way
+            except (OSError, PycorError) as error:
+                failures += 1
+                self._tell(record, _INTERRUPTED, f"a cure cannot be finished: {error}")
         return failures
 
     def _tell(self, record: Record, subject: str, text: str) -> None:

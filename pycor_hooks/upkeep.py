@@ -1,25 +1,37 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is done for a stopped base once its overlays are refreshed: its manifest is kept up.
+"""What is done for a stopped base once its overlays are refreshed.
 
-It takes long, as a refresh does not, so no refresh ever waits for it: that of another base, or
-the next one of the same base.
+Its manifest is kept up, and then each container on it converges. It takes long, as a refresh does
+not, so no refresh ever waits for it: that of another base, or the next one of the same base.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING
 
-from pycor_hooks import generations
-from pycor_hooks.errors import PycorError
-from pycor_hooks.logs import about
+from pycor_hooks import convergence, generations
+from pycor_hooks.convergence import describe
+from pycor_hooks.errors import PycorError, StillHeld
+from pycor_hooks.logs import about, about_overlay
+from pycor_hooks.plan import Base, label
+from pycor_hooks.staleness import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pycor_hooks.converge import Result
     from pycor_hooks.generations import Update
-    from pycor_hooks.plan import Base
+    from pycor_hooks.record import Record
 
 log = logging.getLogger(__name__)
+
+
+RETRY, RETRY_MOST = 30.0, 600.0
+"""Seconds until containers are tried again that could not be frozen, at first and at last."""
+_WORTH_A_RETRY = {Reason.NOT_FROZEN, Reason.TOO_SLOW}
 
 
 class Upkeep:
@@ -27,14 +39,21 @@ class Upkeep:
 
     Args:
         group: where it runs.
+        overlays: looks up the live overlays of a base.
     """
 
-    def __init__(self, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self, group: asyncio.TaskGroup, overlays: Callable[[Base], Awaitable[list[Record]]]
+    ) -> None:
         self._group = group
+        self._overlays = overlays
         self._wanted: set[Base] = set()
         self._working: dict[Base, asyncio.Task[int]] = {}
         # One tree at a time: walks are Python from end to end, and would slow each other down.
         self._walking = asyncio.Semaphore(1)
+        self._curing = asyncio.Semaphore(os.cpu_count() or 1)
+        self._told: dict[Base, dict[str, str]] = {}
+        self._delays: dict[Base, float] = {}
 
     def want(self, base: Base) -> None:
         """Have a base seen to soon; it was stopped a moment ago."""
@@ -51,9 +70,7 @@ class Upkeep:
         while base in self._wanted:
             self._wanted.discard(base)
             try:
-                await self._record(base)
-            except FileNotFoundError:
-                log.debug("%s: is gone", base)
+                failures += await self._see_to(base)
             except (OSError, PycorError) as error:
                 failures += 1
                 log.error(  # noqa: TRY400 - no bug
@@ -65,12 +82,17 @@ class Upkeep:
         del self._working[base]
         return failures
 
-    async def _record(self, base: Base) -> None:
-        async with self._walking:
-            found = await asyncio.to_thread(generations.update, base)
+    async def _see_to(self, base: Base) -> int:
+        try:
+            async with self._walking:
+                found = await asyncio.to_thread(generations.update, base)
+        except FileNotFoundError:
+            log.debug("%s: is gone", base)
+            return await self._converge_all(base, None)
         if found is None:
             log.debug("%s: runs; its manifest is written when it stops", base)
-        elif found.is_new:
+            return 0
+        if found.is_new:
             log.info(
                 "%s: generation %d: %s",
                 base,
@@ -78,6 +100,67 @@ class Upkeep:
                 _describe(found),
                 extra=about(base.daemon, base),
             )
+        return await self._converge_all(base, found.generation)
+
+    async def _converge_all(self, base: Base, generation: int | None) -> int:
+        """Converge each container on a base; one that fails holds up no other."""
+        overlays = await self._overlays(base)
+        told = self._told.get(base, {})
+        self._told[base] = {one.directory: told.get(one.directory, "") for one in overlays}
+        again: list[Record] = []
+        done = await asyncio.gather(*(self._converge(one, generation, again) for one in overlays))
+        self._later(base) if again else self._delays.pop(base, None)
+        return sum(done)
+
+    async def _converge(self, found: Record, generation: int | None, again: list[Record]) -> int:
+        """Converge one container, or put it among those to be tried again; 1 where that failed.
+
+        A container's own choice of what to do after an update belongs here.
+        """
+        try:
+            async with self._curing:
+                result = await asyncio.to_thread(convergence.converge_one, found, generation)
+        except StillHeld as error:
+            log.debug("%s: not converged now: %s", _name(found), error)
+            again.append(found)
+        except (OSError, PycorError) as error:
+            self._tell(found, logging.ERROR, f"cannot be converged: {error}")
+            return 1
+        else:
+            if result is not None:
+                self._report(found, result)
+                again += [found] if _WORTH_A_RETRY & set(result.reasons.values()) else []
+        return 0
+
+    def _later(self, base: Base) -> None:
+        """See to a base again: soon, then less and less often."""
+        delay = self._delays.get(base, RETRY)
+        self._delays[base] = min(2 * delay, RETRY_MOST)
+        asyncio.get_running_loop().call_later(delay, self.want, base)
+
+    def _report(self, found: Record, result: Result) -> None:
+        if result.cured or result.frozen:
+            log.info(
+                "%s: %d paths cured; frozen %d times, for at most %.0f ms",
+                _name(found),
+                result.cured,
+                len(result.frozen),
+                1000 * max(result.frozen, default=0),
+                extra=about_overlay(found),
+            )
+        self._tell(found, logging.WARNING, describe(result.reasons, _name(found)))
+
+    def _tell(self, found: Record, level: int, text: str) -> None:
+        """Log what is wrong with an overlay, unless that was the last thing said about it."""
+        base = Base(found.daemon, found.base_project, found.base_name)
+        if text != self._told[base].get(found.directory):
+            self._told[base][found.directory] = text
+            if text:
+                log.log(level, "%s: %s", _name(found), text, extra=about_overlay(found))
+
+
+def _name(found: Record) -> str:
+    return label(found.project, found.name)
 
 
 def _describe(found: Update) -> str:

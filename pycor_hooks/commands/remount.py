@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import click
 
-from pycor_hooks import live, output, registry
+from pycor_hooks import convergence, generations, live, output, registry
 from pycor_hooks.commands import options
+from pycor_hooks.errors import PycorError
 from pycor_hooks.host_errors import NothingNamed
 from pycor_hooks.output import Column
 from pycor_hooks.plan import by_base, label
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from pycor_hooks.record import Record
 
 REFRESHED = "refreshed"
+STALE = "stale"
 PENDING = "pending"
 FAILED = "failed"
 KEYS = ("daemon", "project", "name", "base", "result", "reason")
@@ -40,12 +44,12 @@ def remount_command(
     *,
     everything: bool,
 ) -> int:
-    """Refresh overlays by hand.
+    """Refresh overlays by hand, and cure what their containers hold of the old base.
 
     Their containers then see the base as it is now. Needed only after changes that the daemon
     does not announce (incus file push into a stopped base), or where no watcher runs.
     While the base runs, nothing is refreshed: it is pending until the base stops.
-    Exit status 1 if one was not refreshed.
+    Exit status 1 if one was not refreshed, or sees something of the old base still.
 
     \b
     Examples:
@@ -73,20 +77,35 @@ def _choose(records: list[Record], names: tuple[str, ...], base: str | None) -> 
 
 
 def refresh(base: Base, records: list[Record]) -> list[dict[str, object]]:
-    """Refresh overlays of one base.
+    """Refresh overlays of one base, and let their containers converge.
 
     Returns:
         A row for each, with KEYS.
     """
     failures = live.refresh_while_stopped(base, records)
-    if failures is None:
+    found = generations.update(base) if failures is not None else None
+    if failures is None or found is None:
         reason = f"base {base} runs: its overlays are refreshed when it has stopped"
         return [_row(one, PENDING, reason) for one in records]
     reasons = {failure.record.directory: str(failure.error) for failure in failures}
-    return [
-        _row(one, FAILED if one.directory in reasons else REFRESHED, reasons.get(one.directory))
-        for one in records
-    ]
+
+    def see_to(one: Record) -> dict[str, object]:
+        if one.directory in reasons:
+            return _row(one, FAILED, reasons[one.directory])
+        return _converge(one, found.generation)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(see_to, records))
+
+
+def _converge(one: Record, generation: int) -> dict[str, object]:
+    try:
+        result = convergence.converge_one(one, generation)
+    except (OSError, PycorError) as error:
+        return _row(one, FAILED, str(error))
+    if result is None or not result.reasons:
+        return _row(one, REFRESHED, None)
+    return _row(one, STALE, convergence.describe(result.reasons, label(one.project, one.name)))
 
 
 def _row(one: Record, result: str, reason: str | None) -> dict[str, object]:

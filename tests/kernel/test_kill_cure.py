@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.host_root
 
 REPLACED, DELETED, HIDDEN, OBSOLETE = "usr/bin/tool", "etc/deleted", "etc/hidden", "srv/file"
-PATHS = (DELETED, HIDDEN, "srv", OBSOLETE, REPLACED)
-OURS = {"etc", "srv", "usr", "usr/bin"}
+FIRST = "opt/file"
+PATHS = (DELETED, HIDDEN, FIRST, "srv", OBSOLETE, REPLACED)
+OURS = {"etc", "opt", "srv", "usr", "usr/bin"}
 
 
 class Case:
@@ -39,7 +40,7 @@ class Case:
         """A container with something to unlink, to mirror and to remove; one path is its own."""
         self._count += 1
         web = Container(self._daemon, f"web{self._count}")
-        for path in (DELETED, HIDDEN, OBSOLETE):
+        for path in (DELETED, HIDDEN, OBSOLETE, FIRST):
             os.makedirs(os.path.dirname(f"{self._base}/{path}"), exist_ok=True)
             write(f"{self._base}/{path}", "old\n")
         payload = Payload(web.name)
@@ -51,11 +52,11 @@ class Case:
         patient.converge(*PATHS)
         payload.kill()
         os.unlink(f"{web.merged}/{HIDDEN}")
-        for path in (REPLACED, DELETED):
+        for path in (REPLACED, DELETED, FIRST):
             patient.hold(path)
         os.unlink(f"{self._base}/{DELETED}")
         shutil.rmtree(f"{self._base}/srv")
-        for path in (REPLACED, HIDDEN):
+        for path in (REPLACED, HIDDEN, FIRST):
             patient.replace(path)
         os.chmod(f"{self._base}/usr/bin", 0o711 + self._count % 2)
         return patient
@@ -85,7 +86,7 @@ def watcher(patient: Patient) -> None:
     converge.settle(patient.record)
     assert not os.path.exists(f"{patient.own}/cure")
     assert patient.payload.frozen() == []
-    for path in (REPLACED, HIDDEN):
+    for path in (REPLACED, FIRST, HIDDEN):
         assert (patient.sees(path) is None) == (path == HIDDEN)
     assert patient.converge(*PATHS).reasons == {}
     assert_converged(patient)
@@ -105,7 +106,8 @@ def next_start(patient: Patient) -> None:
 def assert_converged(patient: Patient) -> None:
     """It sees the base, but for what it has deleted itself; there is no journal."""
     seen = {path: patient.sees(path) for path in PATHS if path != "srv"}
-    assert seen == {DELETED: None, HIDDEN: None, OBSOLETE: None, REPLACED: "new\n"}
+    gone = dict.fromkeys((DELETED, HIDDEN, OBSOLETE))
+    assert seen == {**gone, FIRST: "new\n", REPLACED: "new\n"}
     assert not os.path.exists(f"{patient.own}/cure")
     assert set(patient.upper()) <= {*OURS, HIDDEN}
 
