@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from pycor_hooks import converge, record, staleness
+from pycor_hooks import converge, overlay, record, staleness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,7 +39,9 @@ def touched(
 def main() -> None:
     """Do it."""
     directory, base, *paths = sys.argv[1:]
-    converge.converge(record.read(directory), 2, touched(base, paths))
+    found = record.read(directory)
+    overlay.refresh(found.merged)
+    converge.converge(found, 2, touched(base, paths))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import (
     journal,
+    kernel,
     mirror,
     overlay,
     record,
@@ -68,7 +69,8 @@ def converge(found: Record, generation: int | None, touched: Touched) -> Result 
     """Let a container see its base as it is now, and record it where nothing stale is left.
 
     Args:
-        found: its record, as it was when somebody looked.
+        found: its record, as it was when somebody looked; its overlay has been refreshed since
+            the base stopped.
         generation: of the base, as its manifest tells; None where the base is gone.
         touched: gives, for the generation that the container has converged to, the paths that
             the base has changed since, and what is there now; a directory comes before what is
@@ -85,13 +87,13 @@ def converge(found: Record, generation: int | None, touched: Touched) -> Result 
     with registry.Lock(found.directory, timeout=LOCK_TIMEOUT):
         now = _same_start(found)
         base = Instance(found.daemon, found.base_project, found.base_name)
-        if now is None or base.running():
+        if now is None or base.running() or not kernel.is_mount_root(now.merged):
             return None
-        journal.settle(_own(now))
+        if journal.settle(_own(now)):
+            overlay.refresh(now.merged)
         if generation is None or _identity(now.lowerdirs[0]) != now.lower_identity:
             result = Result(0, {"": Reason.REPLACED}, [])
         else:
-            overlay.refresh(now.merged)
             with Trees(now) as trees:
                 result = _Convergence(now, trees).run(touched(now.converged))
             if base.running():
@@ -158,6 +160,10 @@ class _Convergence:
 
     def run(self, touched: Iterable[tuple[str, File | None]]) -> Result:
         found = search(self._trees, touched)
+        if found.paths:  # what was in use for a moment when the overlay was refreshed is not now
+            self._trees.forget()
+            overlay.refresh(self._record.merged)
+            found = search(self._trees, found.paths)
         self._reasons |= found.reasons
         steps = [*self._with_parents(found.steps), *obsolete(self._trees, self._parents)]
         outdated = mirror.outdated(self._trees, self._parents)

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
 
 
 class Found(NamedTuple):
-    """What is stale: what can be unlinked, and why the rest cannot be."""
+    """What is stale.
 
+    `paths`: all of it, as it was asked about. `steps`: what can be unlinked. `reasons`: why the
+    rest cannot be.
+    """
+
+    paths: list[tuple[str, File | None]]
     steps: list[Step]
     reasons: dict[str, Reason]
 
@@ -28,27 +33,30 @@ def search(trees: Trees, touched: Iterable[tuple[str, File | None]]) -> Found:
     """Compare what the container's lookups give with what the base has.
 
     Args:
-        trees: of a container whose overlay was refreshed since the base changed.
+        trees: of a container.
         touched: paths that the base has changed, and what is there now; a directory comes before
             what is in it.
     """
     hiding = Hiding(trees.upper)
-    found = Found([], {})
+    found = Found([], [], {})
     old_directories: set[str] = set()
     in_the_way: set[str] = set()
     for path, base in touched:
         merged = staleness.file_of(trees.merged.lstat(path)) if path else None
         if not path or (staleness.agree(base, merged) and not staleness.is_directory(base)):
             continue
-        if merged is None and staleness.is_below(path, in_the_way):
-            continue
         seen = Seen(path, base, merged, hiding.of(path))
         if staleness.is_directory(merged) and _is_another(trees, seen):
             old_directories.add(path)
         verdict = staleness.judge(seen, old_directories=old_directories)
+        if verdict is Verdict.LEAVE:
+            continue
+        found.paths.append((path, base))
+        if merged is None and staleness.is_below(path, in_the_way):
+            continue
         if isinstance(verdict, Reason):
             found.reasons[path] = verdict
-        elif verdict is Verdict.CURE and merged is not None:
+        elif merged is not None:
             found.steps.append(Step(path, base, merged))
             if staleness.is_directory(base):
                 in_the_way.add(path)

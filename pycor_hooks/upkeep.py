@@ -148,7 +148,8 @@ class Upkeep:
                 1000 * max(result.frozen, default=0),
                 extra=about_overlay(found),
             )
-        self._tell(found, logging.WARNING, describe(result.reasons, _name(found)))
+        if Reason.REPLACED not in result.reasons.values():  # the reconciler has said that
+            self._tell(found, logging.WARNING, describe(result.reasons, _name(found)))
 
     def _tell(self, found: Record, level: int, text: str) -> None:
         """Log what is wrong with an overlay, unless that was the last thing said about it."""

@@ -83,22 +83,34 @@ def refresh(base: Base, records: list[Record]) -> list[dict[str, object]]:
         A row for each, with KEYS.
     """
     failures = live.refresh_while_stopped(base, records)
-    found = generations.update(base) if failures is not None else None
-    if failures is None or found is None:
-        reason = f"base {base} runs: its overlays are refreshed when it has stopped"
-        return [_row(one, PENDING, reason) for one in records]
+    if failures is None:
+        return _pending(base, records)
     reasons = {failure.record.directory: str(failure.error) for failure in failures}
+    try:
+        found = generations.update(base)
+        if found is None:
+            return _pending(base, records)
+        generation: int | None = found.generation
+    except FileNotFoundError:
+        generation = None  # the base is gone
+    except (OSError, PycorError) as error:
+        return [_row(one, FAILED, reasons.get(one.directory, str(error))) for one in records]
 
     def see_to(one: Record) -> dict[str, object]:
         if one.directory in reasons:
             return _row(one, FAILED, reasons[one.directory])
-        return _converge(one, found.generation)
+        return _converge(one, generation)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(see_to, records))
 
 
-def _converge(one: Record, generation: int) -> dict[str, object]:
+def _pending(base: Base, records: list[Record]) -> list[dict[str, object]]:
+    reason = f"base {base} runs: its overlays are refreshed when it has stopped"
+    return [_row(one, PENDING, reason) for one in records]
+
+
+def _converge(one: Record, generation: int | None) -> dict[str, object]:
     try:
         result = convergence.converge_one(one, generation)
     except (OSError, PycorError) as error:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lab.converging import touched
-from pycor_hooks import converge, record
+from pycor_hooks import converge, overlay, record
 
 if TYPE_CHECKING:
     import subprocess
@@ -65,6 +65,7 @@ class Patient:
 
     def converge(self, *paths: str, generation: int = 1) -> Result:
         """Converge it with a base that has changed these paths."""
+        overlay.refresh(self.web.merged)
         result = converge.converge(self.record, generation, touched(self.base, paths))
         assert result is not None
         assert not os.path.exists(f"{self.own}/cure")

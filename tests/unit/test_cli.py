@@ -14,10 +14,21 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner, Result
 
-from pycor_hooks import __version__, cli, live, profile, record, registry
+from pycor_hooks import (
+    __version__,
+    cli,
+    convergence,
+    generations,
+    live,
+    profile,
+    record,
+    registry,
+)
 from pycor_hooks.commands.status import age, amount
+from pycor_hooks.converge import Result as Converged
 from pycor_hooks.errors import PycorError
 from pycor_hooks.prefix import DEFAULT as DEFAULT_PREFIX
+from pycor_hooks.staleness import Reason
 from tests.unit.fake_api import FakeApi, instance
 from tests.unit.test_status import recorded
 
@@ -291,8 +302,16 @@ def test_ages_and_amounts() -> None:
     assert [amount(n) for n in counts] == ["-", "0B", "999B", "1.0kB", "12kB", "1.2MB", "5000TB"]
 
 
-def refreshing(monkeypatch: pytest.MonkeyPatch, running: str, failing: str) -> list[str]:
-    """Let one base run, and one overlay fail; the others are noted as refreshed."""
+def refreshing(
+    monkeypatch: pytest.MonkeyPatch,
+    running: str,
+    failing: str,
+    **converged: Converged,
+) -> list[str]:
+    """Let one base run, and one overlay fail; the others are noted as refreshed.
+
+    `converged` has the result of those that have a cure to tell of.
+    """
     refreshed: list[str] = []
 
     def refresh(base: Base, records: Sequence[Record]) -> list[live.Failure] | None:
@@ -303,6 +322,8 @@ def refreshing(monkeypatch: pytest.MonkeyPatch, running: str, failing: str) -> l
         return [live.Failure(one, gone) for one in records if one.name == failing]
 
     monkeypatch.setattr(live, "refresh_while_stopped", refresh)
+    monkeypatch.setattr(generations, "update", lambda _: generations.Update(1, None))
+    monkeypatch.setattr(convergence, "converge_one", lambda one, _: converged.get(one.name))
     as_root(monkeypatch)
     for name, base in (("web1", "base"), ("web2", "base"), ("db1", "db"), ("db2", "db")):
         record_overlay(name=name, base_name=base)
@@ -348,6 +369,31 @@ def test_remount_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 1
     assert sorted(refreshed) == ["db1", "db2", "web2"]
     assert "Invalid argument" in result.stdout
+
+
+def test_remount_leaves_something_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that sees something of the old base still is told, with the way out."""
+    left = Converged(3, {"etc/hosts": Reason.MOUNTED, "srv": Reason.DIRECTORY}, [0.1])
+    refreshing(monkeypatch, running="", failing="", web1=left, web2=Converged(9, {}, [0.1]))
+    result = call("remount", "--base", "base", "--format", "json")
+    assert result.exit_code == 1
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert (rows["web1"]["result"], rows["web2"]["result"]) == ("stale", "refreshed")
+    assert "2 paths stay stale (1 mounted, 1 directory)" in rows["web1"]["reason"]
+    assert "pycor-hooks remount web1" in rows["web1"]["reason"]
+
+
+def test_remount_without_a_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the manifest cannot be kept, that is told: what is stale is not known then."""
+    refreshing(monkeypatch, running="", failing="")
+
+    def update(_: Base) -> None:
+        raise OSError(30, "Read-only file system", "/var/lib/pycor-hooks")
+
+    monkeypatch.setattr(generations, "update", update)
+    result = call("remount", "web1", "--format", "json")
+    assert result.exit_code == 1
+    assert "Read-only file system" in json.loads(result.stdout)[0]["reason"]
 
 
 def test_remount_of_a_daemon_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
