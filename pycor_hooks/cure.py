@@ -195,12 +195,13 @@ class Cure:
         return []
 
     def _verify(self, steps: Sequence[Step], reasons: dict[str, Reason]) -> None:
+        """A lookup that goes wrong without the dentry goes through an old directory."""
         hiding = Hiding(self._trees.upper)
         for step in steps:
             seen = staleness.file_of(self._trees.merged.lstat(step.path))
             fresh = staleness.agree(step.base, seen)
             if not fresh and hiding.of(step.path) is Upper.ABSENT:
-                reasons.setdefault(step.path, Reason.FAILED)
+                reasons.setdefault(step.path, Reason.BELOW)
 
     def _in_time(self) -> bool:
         return time.monotonic() - self._began < BUDGET and self._freezer.frozen()

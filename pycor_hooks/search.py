@@ -85,7 +85,9 @@ def _is_another(trees: Trees, seen: Seen) -> bool:
     """Whether the container's lookup of a directory gives an old one with something in it.
 
     What is below it comes from there then. The inode does not tell, as OverlayFS may number
-    directories by itself; where upper has no part in it, the time of the last change does.
+    directories by itself. Where upper has no part in it the time of the last change does, but for
+    two changes in one tick of the clock; and the names in it do, unless they are the same: then
+    what is below is found to be stale, path by path.
     """
     if seen.upper is Upper.HIDES:
         return False
@@ -97,18 +99,5 @@ def _is_another(trees: Trees, seen: Seen) -> bool:
         merged, base = trees.merged.lstat(seen.path), trees.base.lstat(seen.path)
         if merged is None or base is None or merged.st_ctime_ns != base.st_ctime_ns:
             return merged is not None
-    return _shows_others(trees, seen.path)
-
-
-def _shows_others(trees: Trees, path: str) -> bool:
-    """Whether a merged directory shows other entries than its parts have now."""
-    own = set(trees.upper.list(path))
-    parts = (trees.base, trees.merged)
-    base, merged = (set(tree.list(path)) - own for tree in parts)
-    if base != merged:
-        return True
-    paths = [f"{path}/{name}" for name in base]
-    return any(
-        not staleness.agree(*(staleness.file_of(tree.lstat(one)) for tree in parts))
-        for one in paths
-    )
+    own = set(trees.upper.list(seen.path))
+    return set(trees.base.list(seen.path)) - own != set(trees.merged.list(seen.path)) - own

@@ -75,7 +75,7 @@ class Reason(Enum):
     )
     FAILED = (
         "failed",
-        "it is still the old one after the cure",
+        "it could not be unlinked",
         "restart {name}",
     )
 
