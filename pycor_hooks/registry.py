@@ -10,8 +10,8 @@ instance, which base, which start made it. Both are gone after a reboot. The lay
           merged/                     the overlay's mount point
           state                       KEY=VALUE lines, replaced by rename; its mtime is the time
                                       of the last refresh
-      .watch/PID                      what a watcher shows of itself; no daemon begins with a dot
           stale                       what could not be converged with the base (stale.py)
+      .watch/PID                      what a watcher shows of itself; no daemon begins with a dot
 
 Imported by the hooks: standard library only.
 """
