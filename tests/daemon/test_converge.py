@@ -3,22 +3,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 from typing import TYPE_CHECKING
 
-import pytest
-
+from lab import live
 from lab.wait import until
-from pycor_hooks import generations, stale
+from pycor_hooks import generations
 from pycor_hooks.plan import Base
-from pycor_hooks.staleness import Reason
-from tests.daemon.test_update import publish
 
 if TYPE_CHECKING:
     from lab.client import Instance
     from lab.overlays import Overlays
-    from lab.watcher import Watcher
 
 # A package manager's way: another file under the same name, old ones unlinked.
 _REPLACE = 'for path; do cp -a "$path" "$path.dpkg-new" && mv -f "$path.dpkg-new" "$path"; done'

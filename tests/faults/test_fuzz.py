@@ -250,7 +250,7 @@ def test_state_files(name: str, changes: list[tuple[int, int, bytes]], tally: Ta
             os.unlink(one.state_path)
             os.rmdir(one.directory)
         bases = {base: BaseState(running=False, identity=None) for base in plan.by_base([found])}
-        (row,) = status.rows(status.Seen([found], {}, bases, frozenset()))
+        (row,) = status.rows(status.Seen([found], {}, bases, dict.fromkeys(bases), frozenset()))
         assert json.loads(json.dumps(row)) == row
 
 
