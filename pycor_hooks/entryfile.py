@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _HEAD = Struct("=IIIQqQHH")
 _NO_ENTRY = _HEAD.pack(*[0] * 8)
 """No entry has mode 0: this is the side of a change that is not there."""
-_END = 2 * _NO_ENTRY
 _LINE_LIMIT = 4096
 
 
@@ -48,7 +47,7 @@ def begun(path: str, line: str) -> Iterator[IO[bytes]]:
     with open(path, "wb") as file:
         file.write(line.encode("ascii") + b"\n")
         yield file
-        file.write(_END)
+        file.write(2 * _NO_ENTRY)  # one ends entries, two end changes
 
 
 def publish(new: str, path: str) -> None:
