@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The processes of a container, seen from the host: which unit each belongs to, what it uses.
+
+Everything is read from /proc. Paths, units and commands are the container's words: show them with
+errors.printable, and reach for a path only from a descriptor of the container's tree.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_NS_GET_PARENT = 0xB702  # ioctl_ns(2)
+_UNITS = (".service", ".scope", ".socket", ".mount", ".swap")
+_DELETED = b" (deleted)"
+
+
+class Used(NamedTuple):
+    """A file or directory that a process has mapped, open, or as its executable.
+
+    `path` as the container has it, of when it was opened; `dev` and `ino` as stat(2) gives them
+    through the overlay (before Linux 6.13, for what is mapped, those of the layer's file);
+    `mapped` tells it from what is only open; `deleted` that the name is gone since.
+    """
+
+    path: str
+    dev: int
+    ino: int
+    mapped: bool
+    deleted: bool
+
+
+def of_containers(inits: Iterable[int]) -> dict[int, list[int]]:
+    """The processes of containers, in one pass over /proc.
+
+    A process belongs to the container in whose pid namespace it is, or in one below that (what
+    the container runs in namespaces of its own); no process can leave it (pid_namespaces(7)).
+
+    Args:
+        inits: pid of each container's init, as the host numbers them.
+
+    Returns:
+        The pids of each, its init among them; none where that is gone.
+    """
+    found: dict[int, list[int]] = {init: [] for init in inits}
+    owners: dict[int, int | None] = {_here(): None}
+    for init in found:
+        namespace = _namespace(init)
+        if namespace is not None:
+            owners.setdefault(namespace, init)
+    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):
+        namespace = _namespace(pid)
+        if namespace is None:
+            continue
+        if namespace not in owners:
+            owners[namespace] = _owner(pid, owners)
+        owner = owners[namespace]
+        if owner is not None:
+            found[owner].append(pid)
+    return found
+
+
+def _here() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def _namespace(pid: int) -> int | None:
+    """The pid namespace of a process; None where it is gone."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:
+        return None
+
+
+def _owner(pid: int, owners: dict[int, int | None]) -> int | None:
+    """The init of the container that a process is in, through namespaces below its own."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        while True:
+            namespace = os.fstat(descriptor).st_ino
+            if namespace in owners:
+                return owners[namespace]
+            parent = fcntl.ioctl(descriptor, _NS_GET_PARENT)
+            os.close(descriptor)
+            descriptor = parent
+    except OSError:  # EPERM: beyond it is what we cannot see
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def unit(pid: int) -> str | None:
+    """The systemd unit of a container that a process belongs to; None without one.
+
+    Of several below each other, as in a user's session, it is the system manager's.
+    """
+    for line in _read(pid, "cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in {"", "name=systemd"}:
+            parts = path.split("/")
+            payloads = [at for at, part in enumerate(parts) if part.startswith("lxc.payload")]
+            inside = parts[payloads[0] + 1 :] if payloads else parts
+            found = next((part for part in inside if part.endswith(_UNITS)), None)
+            if found:
+                return found
+    return None
+
+
+def command(pid: int) -> str:
+    """The name of a process (proc_pid_comm(5)), "" where it is gone."""
+    return _read(pid, "comm").removesuffix("\n")
+
+
+def used(pid: int) -> Iterator[Used]:
+    """What a process has mapped, open, and as its executable, each file once of either kind."""
+    seen = set()
+    for one in (*_mapped(pid), *_linked(pid, ("exe",), mapped=True), *_opened(pid)):
+        if one not in seen:
+            seen.add(one)
+            yield one
+
+
+def _mapped(pid: int) -> Iterator[Used]:
+    """The lines of proc_pid_maps(5) that name a file."""
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as lines:
+            for line in lines:
+                fields = line.rstrip(b"\n").split(None, 5)
+                if len(fields) == 6 and fields[5].startswith(b"/"):  # noqa: PLR2004
+                    major, minor = (int(number, 16) for number in fields[3].split(b":"))
+                    path = fields[5].replace(rb"\012", b"\n")
+                    yield _used(path, os.makedev(major, minor), int(fields[4]), mapped=True)
+    except OSError:
+        return  # it is gone, or has no memory of its own
+
+
+def _opened(pid: int) -> Iterator[Used]:
+    try:
+        names = [f"fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return
+    yield from _linked(pid, ("cwd", *names), mapped=False)
+
+
+def _linked(pid: int, names: Iterable[str], *, mapped: bool) -> Iterator[Used]:
+    """What links in /proc/PID lead to; sockets, pipes and the like have no path."""
+    for name in names:
+        link = f"/proc/{pid}/{name}"
+        try:
+            path = os.readlink(os.fsencode(link))
+            if path.startswith(b"/"):
+                found = os.stat(link)
+                yield _used(path, found.st_dev, found.st_ino, mapped=mapped)
+        except OSError:
+            continue
+
+
+def _used(path: bytes, dev: int, ino: int, *, mapped: bool) -> Used:
+    deleted = path.endswith(_DELETED)
+    return Used(os.fsdecode(path.removesuffix(_DELETED)), dev, ino, mapped, deleted)
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return os.fsdecode(file.read())
+    except OSError:
+        return ""
