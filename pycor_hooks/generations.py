@@ -6,6 +6,7 @@
     /var/lib/pycor-hooks/        0700
       DAEMON/KEY/                as below /run/pycor-hooks; who writes holds flock(2) on it
         manifest                 generation and identity of the tree in its first line
+        packages                 those that were installed then, with their versions
         changes.N                what turned generation N-1 into N
 
 Below /var/lib because a base is upgraded across reboots: the first stop after one has to be
@@ -16,40 +17,19 @@ the base's volume: what root in the base, or a snapshot restored, does to it mus
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from pycor_hooks import entryfile, instance, manifest
+from pycor_hooks import entryfile, instance, ledger, manifest
 from pycor_hooks.errors import BadState
 from pycor_hooks.instance import MANIFEST_MAGIC, Instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pycor_hooks.ledger import Update
     from pycor_hooks.manifest import Change, Entry
     from pycor_hooks.plan import Base
-
-HISTORY = 32
-"""Generations whose changes are kept: who is further behind is compared as a whole."""
-
-_CHANGES_MAGIC = "pycor-hooks-changes-1"
-
-
-class Update(NamedTuple):
-    """What a look at a stopped base found.
-
-    `generation` is the one that it is in now; `counts` has the number of changes by kind, and is
-    None where there was nothing to compare with: the first manifest, or that of another tree.
-    """
-
-    generation: int
-    counts: dict[str, int] | None
-
-    @property
-    def is_new(self) -> bool:
-        """Whether the generation began now."""
-        return self.counts is None or any(self.counts.values())
 
 
 def update(base: Base) -> Update | None:
@@ -66,17 +46,20 @@ def update(base: Base) -> Update | None:
     what = Instance(*base)
     rootfs = what.rootfs()
     identity = instance.identity_of(rootfs)
-    with _locked(what) as directory:
+    directory = _directory(what)
+    with ledger.locked(directory):
         if what.running():
             return None
         try:
-            found = _compare(directory, rootfs, identity)
+            found = ledger.compare(directory, rootfs, identity)
         except BadState:
-            found = _begin(directory, rootfs, identity)
+            found = ledger.begin(directory, rootfs, identity)
+        if found.is_new:
+            ledger.begin_packages(directory, rootfs)
         if what.running() or instance.identity_of(rootfs) != identity:
             return None
         if found.is_new:
-            _publish(directory, found)
+            ledger.publish(directory, found)
         return found
 
 
@@ -89,6 +72,15 @@ def entries(base: Base) -> Iterator[Entry]:
     """
     with entryfile.opened(f"{_directory(Instance(*base))}/manifest", MANIFEST_MAGIC) as (_, file):
         yield from entryfile.entries(file)
+
+
+def packages(base: Base) -> dict[str, str]:
+    """The packages that were installed when the manifest was written: version by name."""
+    try:
+        with ledger.text(f"{_directory(Instance(*base))}/packages", "r") as file:
+            return dict(line.rstrip("\n").split("\t", 1) for line in file)
+    except FileNotFoundError:
+        return {}
 
 
 def changes_since(base: Base, generation: int | None) -> Iterator[Change] | None:
@@ -141,7 +133,7 @@ def remove(daemon: str) -> bool:
     removed = False
     for parent, _, names in os.walk(instance.state_of(daemon, ""), topdown=False):
         for name in names:
-            if name.partition(".")[0] in {"manifest", "changes"}:
+            if name.partition(".")[0] in ledger.FILES:
                 os.unlink(f"{parent}/{name}")
                 removed = True
         _rmdir(parent)
@@ -158,103 +150,6 @@ def _directory(what: Instance) -> str:
     return instance.state_of(what.daemon, what.key)
 
 
-@contextlib.contextmanager
-def _locked(what: Instance) -> Iterator[str]:
-    """Make and lock the directory of a base; what was begun in it and not published goes."""
-    directory = _directory(what)
-    try:
-        descriptor = _open(directory)
-    except FileNotFoundError:  # an uninstall removed a part of it in the same instant
-        descriptor = _open(directory)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        try:
-            yield directory
-        finally:
-            for name in ("manifest.new", "changes.new"):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(f"{directory}/{name}")
-    finally:
-        os.close(descriptor)
-
-
-def _open(directory: str) -> int:
-    for path in (instance.STATE, os.path.dirname(directory), directory):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-def _compare(directory: str, rootfs: str, identity: str) -> Update:
-    """Write manifest and changes beside their names, whether or not they will be needed.
-
-    Raises:
-        BadState: the manifest is damaged.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            words, old = stack.enter_context(
-                entryfile.opened(f"{directory}/manifest", MANIFEST_MAGIC)
-            )
-        except FileNotFoundError:
-            return _begin(directory, rootfs, identity)
-        before = int(words[0])
-        if not instance.same_tree(words[1], identity):
-            return _begin(directory, rootfs, identity)
-        counts = dict.fromkeys(manifest.KINDS, 0)
-        new, changes = (
-            stack.enter_context(entryfile.begun(f"{directory}/{name}.new", line))
-            for name, line in (
-                ("manifest", f"{MANIFEST_MAGIC} {before + 1} {identity}"),
-                ("changes", _CHANGES_MAGIC),
-            )
-        )
-        walked = entryfile.copied(new, manifest.walk(rootfs))
-        for change in manifest.compare(entryfile.entries(old), walked):
-            counts[change.kind] += 1
-            entryfile.put_change(changes, change)
-        return Update(before + 1 if any(counts.values()) else before, counts)
-
-
-def _begin(directory: str, rootfs: str, identity: str) -> Update:
-    """Write a manifest that is compared with nothing."""
-    generation = _last(directory) + 1
-    line = f"{MANIFEST_MAGIC} {generation} {identity}"
-    with entryfile.begun(f"{directory}/manifest.new", line) as new:
-        for entry in manifest.walk(rootfs):
-            entryfile.put(new, entry)
-    return Update(generation, None)
-
-
-def _last(directory: str) -> int:
-    """The newest generation that left a trace, 0 where none did."""
-    numbers = [0]
-    with (
-        contextlib.suppress(FileNotFoundError, BadState),
-        entryfile.opened(f"{directory}/manifest", MANIFEST_MAGIC) as (words, _),
-    ):
-        numbers.append(int(words[0]))
-    numbers += [number for number, _ in _history(directory)]
-    return max(numbers)
-
-
-def _history(directory: str) -> list[tuple[int, str]]:
-    """The changes that are kept: generation and path of each."""
-    names = [name.rpartition(".")[2] for name in os.listdir(directory)]
-    return [(int(name), f"{directory}/changes.{name}") for name in names if name.isdecimal()]
-
-
-def _publish(directory: str, found: Update) -> None:
-    """Put the files in their places; the manifest last, since it says the generation."""
-    kept = f"{directory}/changes.{found.generation}"
-    if found.counts is not None:
-        entryfile.publish(f"{directory}/changes.new", kept)
-    entryfile.publish(f"{directory}/manifest.new", f"{directory}/manifest")
-    for number, path in _history(directory):
-        if number <= found.generation - HISTORY or found.counts is None:
-            os.unlink(path)
-
-
 def _changes(path: str) -> Iterator[Change]:
-    with entryfile.opened(path, _CHANGES_MAGIC) as (_, file):
+    with entryfile.opened(path, ledger.CHANGES_MAGIC) as (_, file):
         yield from entryfile.changes(file)

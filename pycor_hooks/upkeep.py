@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from pycor_hooks.converge import Result
-    from pycor_hooks.generations import Update
+    from pycor_hooks.ledger import Update
     from pycor_hooks.record import Record
 
 log = logging.getLogger(__name__)

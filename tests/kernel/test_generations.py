@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pycor_hooks import generations, instance, kernel, manifest, record
-from pycor_hooks.generations import Update
+from pycor_hooks import generations, instance, kernel, ledger, manifest, record
+from pycor_hooks.ledger import Update
 from pycor_hooks.plan import Base
 from tests.kernel.test_hooks import write
 from tests.kernel.test_watcher import reconciling, running, upgrade
@@ -184,7 +184,7 @@ def test_running_base(base: str, of: Base, monkeypatch: pytest.MonkeyPatch) -> N
         patched.setattr(manifest, "walk", disturbed)
         assert generations.update(of) is None
         starting.__exit__(None, None, None)
-    assert os.listdir(kept(of)) == ["manifest"]
+    assert sorted(os.listdir(kept(of))) == ["manifest", "packages"]
     assert generation(of) == 1
     assert generations.update(of) == Update(2, NOTHING | {"added": 1})
 
@@ -200,7 +200,7 @@ def test_another_tree(base: str, of: Base) -> None:
     assert generation(of) is None
     assert generations.update(of) == Update(3, None)
     assert [since(of, number) for number in (1, 2, 3)] == [None, None, []]
-    assert os.listdir(kept(of)) == ["manifest"]
+    assert sorted(os.listdir(kept(of))) == ["manifest", "packages"]
 
 
 def test_another_device_number(base: str, of: Base) -> None:
@@ -213,11 +213,11 @@ def test_another_device_number(base: str, of: Base) -> None:
 
 def test_history_is_bounded(base: str, of: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     """Changes of long ago go; who is that far behind is told that nobody knows."""
-    monkeypatch.setattr(generations, "HISTORY", 2)
+    monkeypatch.setattr(ledger, "HISTORY", 2)
     for number in range(5):
         write(f"{base}/file{number}", "")
         generations.update(of)
-    assert sorted(os.listdir(kept(of))) == ["changes.4", "changes.5", "manifest"]
+    assert sorted(os.listdir(kept(of))) == ["changes.4", "changes.5", "manifest", "packages"]
     assert since(of, 3) == [("file3", "added"), ("file4", "added")]
     assert since(of, 2) is None
 
@@ -232,7 +232,7 @@ def test_killed_while_it_writes(base: str, of: Base, *, published: bool) -> None
     assert generation(of) == 1
     assert since(of, 1) == []
     assert generations.update(of) == Update(2, NOTHING | {"added": 1})
-    assert sorted(os.listdir(kept(of))) == ["changes.2", "manifest"]
+    assert sorted(os.listdir(kept(of))) == ["changes.2", "manifest", "packages"]
     assert since(of, 1) == [("usr/bin/fresh", "added")]
 
 
