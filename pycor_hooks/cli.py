@@ -29,6 +29,7 @@ COMMANDS = {
     "profile": "profile",
     "status": "status",
     "remount": "remount",
+    "impact": "impact",
     "doctor": "doctor",
     "watch": "watch",
     "completion": "completion",

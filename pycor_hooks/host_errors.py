@@ -219,3 +219,12 @@ class NotFound(PycorError):
     """A container was named that no daemon has."""
 
     template = "there is no container {name} in {directories}: names are NAME or PROJECT/NAME"
+
+
+class NoManifest(PycorError):
+    """It cannot be told what has changed in a base."""
+
+    template = (
+        "base {base} {reason}, so it cannot be told what has changed in it: pycor-hooks watch "
+        "writes the manifest whenever it sees the base stopped and containers on it"
+    )
