@@ -19,6 +19,7 @@ from pycor_hooks import (
     cli,
     convergence,
     generations,
+    ledger,
     live,
     profile,
     record,
@@ -322,7 +323,7 @@ def refreshing(
         return [live.Failure(one, gone) for one in records if one.name == failing]
 
     monkeypatch.setattr(live, "refresh_while_stopped", refresh)
-    monkeypatch.setattr(generations, "update", lambda _: generations.Update(1, None))
+    monkeypatch.setattr(generations, "update", lambda _: ledger.Update(1, None))
     monkeypatch.setattr(convergence, "converge_one", lambda one, _: converged.get(one.name))
     as_root(monkeypatch)
     for name, base in (("web1", "base"), ("web2", "base"), ("db1", "db"), ("db2", "db")):
