@@ -12,6 +12,7 @@ from pycor_hooks import mountinfo
 from pycor_hooks.freezer import CGROUPS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
 _VERSION_2 = (CGROUPS, f"{CGROUPS}/unified")
@@ -49,18 +50,27 @@ class Payload:
         until(lambda: all(map(_removed, self._directories())), what="its cgroups are gone")
 
     def run(
-        self, *command: str, cwd: str | None = None, stdin: IO[bytes] | None = None
+        self,
+        *command: str,
+        cwd: str | None = None,
+        stdin: IO[bytes] | None = None,
+        fds: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
-        """Start a process in it, and wait until it is the command."""
-        process = self._start(list(command), cwd=cwd, stdin=stdin)
+        """Start a process in it, which has some descriptors open; wait until it is the command."""
+        process = self.start(*command, cwd=cwd, stdin=stdin, fds=fds)
         until(lambda: _command(process.pid) == list(command), what=f"{command} runs")
         return process
 
-    def _start(
-        self, command: list[str], *, cwd: str | None = None, stdin: IO[bytes] | None = None
+    def start(
+        self,
+        *command: str,
+        cwd: str | None = None,
+        stdin: IO[bytes] | None = None,
+        fds: Sequence[int] = (),
     ) -> subprocess.Popen[bytes]:
+        """As :meth:`run`, without waiting."""
         words = ["sh", "-c", f'{self._join()} exec "$@"', "sh", *command]
-        process = subprocess.Popen(words, cwd=cwd, stdin=stdin)
+        process = subprocess.Popen(words, cwd=cwd, stdin=stdin, pass_fds=fds)
         self._processes.append(process)
         return process
 
@@ -72,7 +82,7 @@ class Payload:
             root: of the container, where the host sees it.
         """
         words = ["unshare", "--mount", "sh", "-ec", script, root]
-        process = self._start(words)
+        process = self.start(*words)
         until(lambda: _command(process.pid)[:1] == ["sleep"], what=f"{script} is done")
         return process
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_AT_ONCE = 1000  # characters, of four bytes at most: PATH_MAX is 4,096 (limits.h)
 # What openat2(2) says of a path that leads nowhere within this tree.
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}
 
@@ -60,7 +61,7 @@ class Tree:
         parent, _, name = path.rpartition("/")
         if self._descriptor < 0 or parent != self._parent:
             self.forget()
-            self._descriptor = kernel.open_beneath(self._root, parent, _PLACE)
+            self._descriptor = self._open(parent, _PLACE)
             self._parent = parent
         return self._descriptor, name or "."
 
@@ -80,7 +81,23 @@ class Tree:
         Raises:
             OSError: there is no such directory in this tree.
         """
-        return kernel.open_beneath(self._root, path, _READ)
+        return self._open(path, _READ)
+
+    def _open(self, path: str, flags: int) -> int:
+        """Open a directory; one whose path is longer than a system call takes, piece by piece."""
+        at = self._root
+        try:
+            while len(path) > _AT_ONCE:
+                end = path.rindex("/", 0, _AT_ONCE)
+                below = kernel.open_beneath(at, path[:end], _PLACE)
+                path = path[end + 1 :]
+                if at != self._root:
+                    os.close(at)
+                at = below
+            return kernel.open_beneath(at, path, flags)
+        finally:
+            if at != self._root:
+                os.close(at)
 
     def has(self, path: str, what: Callable[[int], bool]) -> bool:
         """Whether ``what`` is true of an open directory."""

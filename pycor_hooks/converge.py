@@ -194,7 +194,7 @@ class _Convergence:
                 cure = Cure(self._record, self._trees, freezer, self._parents)
                 tries = 0
                 while tries < TRIES and (steps or outdated):
-                    time.sleep(max(PAUSE, *self._frozen[-1:]) if tries or self._frozen else 0)
+                    time.sleep(max([PAUSE, *self._frozen[-1:]]) if tries or self._frozen else 0)
                     tries += 1
                     try:
                         outcome = cure.run(steps[:AT_ONCE], outdated)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.liblxc import Container, make_base
+from lab.payload import Payload
 from pycor_hooks import instance, kernel, mountinfo, pulse, record
+from tests.kernel.patient import Patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,3 +75,15 @@ def web(daemon: Path, base: str) -> Iterator[Container]:  # noqa: ARG001 - it ha
     container = Container(str(daemon), "web1")
     yield container
     container.end()
+
+
+@pytest.fixture
+def patient(web: Container, base: str) -> Iterator[Patient]:
+    """A running container in a cgroup of its own; stopped after the test, it leaves nothing."""
+    with Payload(web.name) as payload:
+        patient = Patient(web, base, payload)
+        yield patient
+        if web.init:
+            assert payload.frozen() == []
+            patient.stop()
+    assert set(os.listdir(patient.own)) == {"upper", "work"}

@@ -27,9 +27,13 @@ class Patient:
         self.web = web
         self.base = base
         self.payload = payload
-        web.start()
-        assert web.init is not None
-        payload.adopt(web.init.pid)
+        self.start()
+
+    def start(self) -> None:
+        """Start it."""
+        self.web.start()
+        assert self.web.init is not None
+        self.payload.adopt(self.web.init.pid)
 
     @property
     def record(self) -> record.Record:

@@ -11,33 +11,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lab.payload import Payload
 from pycor_hooks import converge, kernel, stale
 from pycor_hooks.staleness import Reason
-from tests.kernel.patient import Patient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from lab.liblxc import Container
+    from tests.kernel.patient import Patient
 
 pytestmark = pytest.mark.host_root
 
 TOOL = "usr/bin/tool"
 HOSTNAME = "etc/hostname"
 OLD = "usr/bin/tool of base\n"
-
-
-@pytest.fixture
-def patient(web: Container, base: str) -> Iterator[Patient]:
-    """A running container; it is stopped after the test, and leaves nothing behind."""
-    with Payload(web.name) as payload:
-        patient = Patient(web, base, payload)
-        yield patient
-        if web.init:
-            assert payload.frozen() == []
-            patient.stop()
-    assert set(os.listdir(f"{web.volume}/overlay")) == {"upper", "work"}
 
 
 def write(path: str, text: str = "own\n") -> None:
