@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from struct import Struct
 from typing import IO, TYPE_CHECKING
 
@@ -24,6 +25,8 @@ _HEAD = Struct("=IIIQqQHH")
 _NO_ENTRY = _HEAD.pack(*[0] * 8)
 """No entry has mode 0: this is the side of a change that is not there."""
 _LINE_LIMIT = 4096
+_NAMES = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+"""As os.fsencode has it, which takes twice the time."""
 
 
 @contextlib.contextmanager
@@ -59,7 +62,8 @@ def publish(new: str, path: str) -> None:
 
 def put(file: IO[bytes], entry: Entry) -> None:
     """Write one entry."""
-    path, target = os.fsencode(entry.path), os.fsencode(entry.target)
+    path = entry.path.encode(*_NAMES)
+    target = entry.target.encode(*_NAMES)
     file.write(_HEAD.pack(*entry[1:7], len(path), len(target)) + path + target)
 
 
@@ -111,6 +115,7 @@ def _get(file: IO[bytes]) -> Entry | None:
         mode, uid, gid, ino, ctime_ns, size, path_bytes, target_bytes = _HEAD.unpack(head)
         names = file.read(path_bytes + target_bytes)
         if len(names) == path_bytes + target_bytes:
-            path, target = os.fsdecode(names[:path_bytes]), os.fsdecode(names[path_bytes:])
+            path = names[:path_bytes].decode(*_NAMES)
+            target = names[path_bytes:].decode(*_NAMES)
             return Entry(path, mode, uid, gid, ino, ctime_ns, size, target)
     raise BadState(path=file.name, reason="it is cut off")

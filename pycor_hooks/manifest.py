@@ -78,8 +78,8 @@ def walk(rootfs: str) -> Iterator[Entry]:
     levels: list[tuple[int, str, Iterator[str]]] = []
     try:
         root = os.open(rootfs, _OPEN | os.O_CLOEXEC)
+        levels.append((root, "", _names(root)))
         yield _entry("", os.fstat(root), "")
-        levels.append((root, "", iter(sorted(os.listdir(root)))))
         while levels:
             directory, prefix, names = levels[-1]
             for name in names:
@@ -93,7 +93,7 @@ def walk(rootfs: str) -> Iterator[Entry]:
                 if stat.S_ISDIR(found.st_mode):
                     below = _enter(directory, name, len(levels))
                     if below >= 0:
-                        levels.append((below, f"{prefix}{name}/", iter(sorted(os.listdir(below)))))
+                        levels.append((below, f"{prefix}{name}/", _names(below)))
                         break
             else:
                 os.close(levels.pop()[0])
@@ -103,28 +103,25 @@ def walk(rootfs: str) -> Iterator[Entry]:
 
 
 def _enter(directory: int, name: str, depth: int) -> int:
-    """Open a directory; -1 where something is mounted on it, or it is gone."""
+    """Open a directory; -1 where something is mounted on it, or it is none any more."""
     if depth == MAX_DEPTH:
         raise OSError(errno.ELOOP, f"more than {MAX_DEPTH} directories deep")
     try:
         return kernel.open_beneath(directory, name, _OPEN)
     except OSError as error:
-        if error.errno in {errno.EXDEV, errno.ENOENT}:
+        if error.errno in {errno.EXDEV, errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
             return -1
         raise
 
 
+def _names(directory: int) -> Iterator[str]:
+    yield from sorted(os.listdir(directory))
+
+
 def _entry(path: str, found: os.stat_result, target: str) -> Entry:
-    return Entry(
-        path,
-        found.st_mode,
-        found.st_uid,
-        found.st_gid,
-        found.st_ino,
-        found.st_ctime_ns,
-        found.st_size,
-        target,
-    )
+    owner = found.st_uid, found.st_gid
+    rest = found.st_ino, found.st_ctime_ns, found.st_size, target
+    return Entry._make((path, found.st_mode, *owner, *rest))
 
 
 def compare(old: Iterable[Entry], new: Iterable[Entry]) -> Iterator[Change]:
