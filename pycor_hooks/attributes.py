@@ -40,6 +40,13 @@ class Attributes:
         xattrs = "".join(f":{name}={self.xattrs[name].hex()}" for name in sorted(self.xattrs))
         return f"{self.mode:o}:{self.uid}:{self.gid}:{self.mtime_ns}{xattrs}"
 
+    def same_but_for_times(self, other: Attributes) -> bool:
+        """Whether two that are stored by the same ids differ in nothing but the mtime."""
+        return all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("mode", "uid", "gid", "xattrs")
+        )
+
     def shifted(self, by: int) -> Attributes:
         """The same for a layer whose ids are stored ``by`` higher."""
         return Attributes(
@@ -81,14 +88,16 @@ def of(descriptor: int) -> Attributes:
 
 
 def is_opaque(descriptor: int) -> bool:
-    """Whether OverlayFS shows nothing of the base in this directory of an upper.
+    """Whether OverlayFS shows nothing of the base in this directory of an upper."""
+    return b"y" in opaque_marks(descriptor)
+
+
+def opaque_marks(descriptor: int) -> list[bytes]:
+    """The values of the mark of opaque directories, which an open directory of an upper has.
 
     By either name (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories").
     """
-    return any(
-        name in OPAQUE and os.getxattr(descriptor, name) == b"y"
-        for name in os.listxattr(descriptor)
-    )
+    return [os.getxattr(descriptor, name) for name in os.listxattr(descriptor) if name in OPAQUE]
 
 
 def _shift_acl(value: bytes, by: int) -> bytes:
