@@ -185,14 +185,17 @@ class Cure:
             if not self._is_so(step):
                 continue
             try:
-                if step.parent:
-                    self._trees.merged.rmdir(step.path)
-                else:
-                    self._trees.merged.unlink(step.path)
+                self._take_away(step)
             except OSError as error:
                 reasons[step.path] = staleness.of_errno(error.errno)
             journal.withdraw(self._trees.upper, step.path)
         return []
+
+    def _take_away(self, step: Step) -> None:
+        if step.parent:
+            self._trees.merged.rmdir(step.path)
+        else:
+            self._trees.merged.unlink(step.path)
 
     def _verify(self, steps: Sequence[Step], reasons: dict[str, Reason]) -> None:
         """A lookup that goes wrong without the dentry goes through an old directory."""

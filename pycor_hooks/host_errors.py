@@ -228,3 +228,69 @@ class NoManifest(PycorError):
         "base {base} {reason}, so it cannot be told what has changed in it: pycor-hooks watch "
         "writes the manifest whenever it sees the base stopped and containers on it"
     )
+
+
+class NoLayer(PycorError):
+    """A container was named that has no overlay, live or stopped."""
+
+    template = (
+        "no container {name} with a layer of its own: names are NAME or PROJECT/NAME, "
+        "and another daemon's directory is named with --daemon"
+    )
+
+
+class Ambiguous(UsageError):
+    """A name is that of containers in several daemons."""
+
+    template = "{name} is in several daemons ({daemons}): name one with --daemon"
+
+
+class BaseUnknown(PycorError):
+    """It cannot be told what a stopped container's layer was written on."""
+
+    template = "{reason}: name the base that {name} was last started on with --base"
+
+
+class BaseRuns(PycorError):
+    """Nothing can be given back to a base that is being changed."""
+
+    template = "base {base} runs: stop it first, and try again"
+
+
+class Restarted(PycorError):
+    """A container was started or stopped while somebody worked on it."""
+
+    template = "{name} has been started or stopped in the meantime: look again"
+
+
+class HiddenAbove(UsageError):
+    """The base would not show at a path that is given back to it."""
+
+    template = (
+        "{path} is in {above}, which the container has made anew, so nothing of the base shows "
+        "in it: drop {above}"
+    )
+
+
+class NotOwn(PycorError):
+    """A path was named that is the base's already."""
+
+    template = "{name} has nothing of its own at {path}: see pycor-hooks diff {name}"
+
+
+class NotTold(PycorError):
+    """Something is about to be lost, and nobody has said that it may be."""
+
+    template = "nothing was dropped: this would be lost, and --yes drops it"
+
+
+class BadPath(UsageError):
+    """A path was given that is none below the root of a container."""
+
+    template = "{path!r} is no path in a container: write it from its root, such as /etc/hosts"
+
+
+class NothingToDrop(UsageError):
+    """`--drop` was given without a path."""
+
+    template = "nothing to drop: name paths, such as pycor-hooks diff NAME --drop /etc/hosts"

@@ -9,6 +9,7 @@ and then opened through that descriptor (open(2), "O_PATH").
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -36,6 +37,33 @@ def opened(root: int, path: str) -> IO[bytes]:
         return open(f"/proc/self/fd/{place}", "rb")
     finally:
         os.close(place)
+
+
+def is_open(root: int, name: str) -> bool:
+    """Whether somebody has a regular file open, or mapped.
+
+    A write lease is given only where nobody else has (fcntl(2), "Leases"); it is given back.
+
+    Args:
+        root: descriptor of the directory.
+        name: of a file in it.
+
+    Raises:
+        OSError: there is none.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(name, flags, dir_fd=root)
+    except BlockingIOError:
+        return True  # who has it open has a lease himself
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def same_content(one: IO[bytes], other: IO[bytes], chunk: int = 1 << 20) -> bool:

@@ -68,6 +68,11 @@ class Reason(Enum):
         "the cure could not be done without freezing the container for too long",
         "run pycor-hooks remount {name} when the host is less busy; or restart {name}",
     )
+    IN_USE = (
+        "in-use",
+        "a process has the container's own file open, and it would stand in the way of the base's",
+        "restart what has it open, and try again; or stop {name} first",
+    )
     REPLACED = (
         "replaced",
         "the whole tree of the base was replaced or re-owned, and the container holds the old one",
