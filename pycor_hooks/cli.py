@@ -30,6 +30,7 @@ COMMANDS = {
     "status": "status",
     "remount": "remount",
     "impact": "impact",
+    "diff": "diff",
     "doctor": "doctor",
     "watch": "watch",
     "completion": "completion",

@@ -76,16 +76,17 @@ list_format = click.option(
 )
 
 
-def _complete_live(
+def complete_live(
     _context: click.Context, _argument: click.Parameter, incomplete: str
 ) -> list[str]:
+    """The names of live containers, for the shell."""
     keys = [os.path.basename(path) for path in registry.directories()]
     labels = [label(*record.split_key(key)) for key in keys]
     return sorted(text for text in labels if text.startswith(incomplete))
 
 
 containers = click.argument(
-    "names", metavar="[[PROJECT/]NAME]...", nargs=-1, shell_complete=_complete_live
+    "names", metavar="[[PROJECT/]NAME]...", nargs=-1, shell_complete=complete_live
 )
 
 container = click.argument(
