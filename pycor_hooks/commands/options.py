@@ -90,7 +90,7 @@ containers = click.argument(
 )
 
 container = click.argument(
-    "name", metavar="[[PROJECT/]NAME]", required=False, shell_complete=_complete_live
+    "name", metavar="[[PROJECT/]NAME]", required=False, shell_complete=complete_live
 )
 
 

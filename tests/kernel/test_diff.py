@@ -167,7 +167,7 @@ def test_any_changes(daemon: Path, owner: int) -> None:
     """Whatever a container does, it is told exactly what a look at both trees tells."""
     base = make_base(daemon)
     fill(base)
-    chance = random.Random(owner)  # noqa: S311 - the same changes in each run
+    chance = random.Random(owner)
     for number in range(12):
         web = Container(str(daemon), f"web{number}")
         if owner:
