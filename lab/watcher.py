@@ -82,6 +82,11 @@ class Process:
                 ready.set()
 
     @property
+    def pid(self) -> int:
+        """Of the process, which has to run."""
+        return self._process.pid
+
+    @property
     def usage(self) -> Usage:
         """What the process holds now; it has to run."""
         return Usage.of(self._process.pid)

@@ -1,41 +1,55 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Converging with the generations of a base: what watcher and commands call for each container."""
+"""Converging with the generations of a base: what watcher and commands share."""
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pycor_hooks import converge, generations
-from pycor_hooks.plan import Base
+from pycor_hooks import generations
 from pycor_hooks.staleness import File
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from pycor_hooks.converge import Result
-    from pycor_hooks.record import Record
+    from pycor_hooks.plan import Base
     from pycor_hooks.staleness import Reason
 
+MOST = 10_000
+"""Paths that are kept in memory, some 2 MB; more are read again for each container."""
 
-def converge_one(found: Record, generation: int | None) -> Result | None:
-    """Converge a container with its base, as :func:`pycor_hooks.converge.converge` does.
+
+class History:
+    """What a base has changed since this or that generation, read once for all its containers.
 
     Args:
-        found: the container.
-        generation: that its base is in, by its manifest; None where the base is gone.
-
-    Raises:
-        FileNotFoundError: there is no manifest.
-        OSError, PycorError: as they say.
+        base: its manifest is that of its tree now.
     """
-    base = Base(found.daemon, found.base_project, found.base_name)
 
-    def touched(since: int | None) -> Iterator[tuple[str, File | None]]:
-        for path, entry in generations.touched_since(base, since):
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self._reading = threading.Lock()
+        self._known: dict[int | None, list[tuple[str, File | None]] | None] = {}
+
+    def since(self, generation: int | None) -> Iterable[tuple[str, File | None]]:
+        """Every path that may have changed, and what is there now, in the order of a manifest.
+
+        Raises:
+            FileNotFoundError: there is no manifest.
+            BadState: a file is damaged.
+        """
+        with self._reading:
+            if generation not in self._known:
+                some = list(itertools.islice(self._read(generation), MOST + 1))
+                self._known[generation] = some if len(some) <= MOST else None
+            known = self._known[generation]
+        return self._read(generation) if known is None else known
+
+    def _read(self, generation: int | None) -> Iterator[tuple[str, File | None]]:
+        for path, entry in generations.touched_since(self._base, generation):
             yield path, None if entry is None else File(entry.mode, entry.ino)
-
-    return converge.converge(found, generation, touched)
 
 
 def describe(reasons: Mapping[str, Reason], name: str) -> str:

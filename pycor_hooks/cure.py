@@ -105,15 +105,17 @@ class Cure:
             self._began = time.monotonic()
             watchdog.start()
             self._freezer.freeze(FREEZE)
-            return self._frozen(book, intent, steps, outdated)
+            reasons, left = self._frozen(book, intent, steps, outdated)
         finally:
             if book.armed:
                 journal.settle(self._trees.own)
             self._freezer.thaw()
+            frozen = time.monotonic() - self._began
             watchdog.cancel()
             if not book.armed:
                 book.remove()
             book.close()
+        return Outcome(reasons, left, frozen)
 
     def _frozen(
         self,
@@ -121,7 +123,7 @@ class Cure:
         intent: journal.Intent,
         steps: Sequence[Step],
         outdated: Sequence[str],
-    ) -> Outcome:
+    ) -> tuple[dict[str, Reason], list[Step]]:
         mounted = mountpoints.of_tasks(
             self._freezer.tasks(), set(intent.paths), self._trees.device, self._in_time
         )
@@ -138,7 +140,7 @@ class Cure:
         overlay.refresh(self._record.merged)
         begun = [step for step in steps if step not in left]
         self._verify([step for step in begun if step.path not in reasons], reasons)
-        return Outcome(reasons, left, time.monotonic() - self._began)
+        return reasons, left
 
     def _arm(
         self,

@@ -12,8 +12,9 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from pycor_hooks import convergence, generations
-from pycor_hooks.convergence import describe
+from pycor_hooks import generations
+from pycor_hooks.converge import converge
+from pycor_hooks.convergence import History, describe
 from pycor_hooks.errors import PycorError, StillHeld
 from pycor_hooks.logs import about, about_overlay
 from pycor_hooks.plan import Base, label
@@ -106,20 +107,27 @@ class Upkeep:
         """Converge each container on a base; one that fails holds up no other."""
         overlays = await self._overlays(base)
         told = self._told.get(base, {})
-        self._told[base] = {one.directory: told.get(one.directory, "") for one in overlays}
+        self._told[base] = {each.directory: told.get(each.directory, "") for each in overlays}
         again: list[Record] = []
-        done = await asyncio.gather(*(self._converge(one, generation, again) for one in overlays))
+        history = History(base)
+
+        def one(found: Record) -> Result | None:
+            return converge(found, generation, history.since)
+
+        done = await asyncio.gather(*(self._converge(found, one, again) for found in overlays))
         self._later(base) if again else self._delays.pop(base, None)
         return sum(done)
 
-    async def _converge(self, found: Record, generation: int | None, again: list[Record]) -> int:
+    async def _converge(
+        self, found: Record, how: Callable[[Record], Result | None], again: list[Record]
+    ) -> int:
         """Converge one container, or put it among those to be tried again; 1 where that failed.
 
         A container's own choice of what to do after an update belongs here.
         """
         try:
             async with self._curing:
-                result = await asyncio.to_thread(convergence.converge_one, found, generation)
+                result = await asyncio.to_thread(how, found)
         except StillHeld as error:
             log.debug("%s: not converged now: %s", _name(found), error)
             again.append(found)

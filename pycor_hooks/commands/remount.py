@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pycor_hooks import convergence, generations, live, output, registry
+from pycor_hooks import converge, convergence, generations, live, output, registry
 from pycor_hooks.commands import options
 from pycor_hooks.errors import PycorError
 from pycor_hooks.host_errors import NothingNamed
@@ -96,10 +96,12 @@ def refresh(base: Base, records: list[Record]) -> list[dict[str, object]]:
     except (OSError, PycorError) as error:
         return [_row(one, FAILED, reasons.get(one.directory, str(error))) for one in records]
 
+    history = convergence.History(base)
+
     def see_to(one: Record) -> dict[str, object]:
         if one.directory in reasons:
             return _row(one, FAILED, reasons[one.directory])
-        return _converge(one, generation)
+        return _converge(one, generation, history)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(see_to, records))
@@ -110,9 +112,11 @@ def _pending(base: Base, records: list[Record]) -> list[dict[str, object]]:
     return [_row(one, PENDING, reason) for one in records]
 
 
-def _converge(one: Record, generation: int | None) -> dict[str, object]:
+def _converge(
+    one: Record, generation: int | None, history: convergence.History
+) -> dict[str, object]:
     try:
-        result = convergence.converge_one(one, generation)
+        result = converge.converge(one, generation, history.since)
     except (OSError, PycorError) as error:
         return _row(one, FAILED, str(error))
     if result is None or not result.reasons:

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from pycor_hooks import (
     __version__,
     cli,
-    convergence,
+    converge,
     generations,
     ledger,
     live,
@@ -324,7 +324,7 @@ def refreshing(
 
     monkeypatch.setattr(live, "refresh_while_stopped", refresh)
     monkeypatch.setattr(generations, "update", lambda _: ledger.Update(1, None))
-    monkeypatch.setattr(convergence, "converge_one", lambda one, _: converged.get(one.name))
+    monkeypatch.setattr(converge, "converge", lambda one, *_: converged.get(one.name))
     as_root(monkeypatch)
     for name, base in (("web1", "base"), ("web2", "base"), ("db1", "db"), ("db2", "db")):
         record_overlay(name=name, base_name=base)
