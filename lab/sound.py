@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab import live
 from lab.wait import until
-from pycor_hooks import instance, mountinfo
+from pycor_hooks import instance, layer, mountinfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lab.client import Instance
     from lab.overlays import Overlays
 
-OWN_LAYER = {"upper", "work"}
+OWN_LAYER = {"upper", "work", layer.PARENTS}
 
 
 def complaints(overlays: Overlays) -> list[str]:

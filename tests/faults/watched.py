@@ -100,11 +100,11 @@ def wait_idle(watching: Process) -> Usage:
 
 
 def assert_as_before(watching: Process, before: Usage) -> None:
-    """It holds what it held, has never held much more, and is idle."""
+    """It holds no more than it held, has never held much more, and is idle."""
     now = wait_idle(watching)
     assert now.resident - before.resident < GROWTH
     assert now.peak < LIMIT
-    assert now.descriptors == before.descriptors
+    assert now.descriptors <= before.descriptors
     assert cpu_s(watching, IDLE_S) < IDLE_CPU
 
 
