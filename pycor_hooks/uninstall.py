@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pycor_hooks import (
     image,
     kernel,
+    lost,
     profile,
     provision,
     record,
@@ -85,7 +86,8 @@ def check_unused(connections: Sequence[Connection]) -> None:
 
 def check_not_live() -> None:
     """Raise InUse, naming the containers, where an overlay is live."""
-    live = [f"{label(one.project, one.name)} ({one.daemon})" for one in registry.records()]
+    found = [*registry.records(), *lost.records()]
+    live = [f"{label(one.project, one.name)} ({one.daemon})" for one in found]
     if live:
         raise InUse(
             users=f"the overlays of {', '.join(live)} are live",
