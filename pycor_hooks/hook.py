@@ -11,7 +11,7 @@ import os
 import sys
 import time
 
-from pycor_hooks import instance, takedown
+from pycor_hooks import instance, namespaces, takedown
 from pycor_hooks.errors import NoSpace, NotAHook, PycorError, UnknownOption, printable
 from pycor_hooks.record import RUN, directory_of, read
 from pycor_hooks.registry import Lock
@@ -37,7 +37,11 @@ def run(hook: str, argv: list[str], environ: dict[str, str]) -> int:
     """
     log = Log(environ)
     try:
-        config = instance.Config(_read_config(environ))
+        log.place = namespaces.of_process(os.getppid())
+        if log.place.identity:
+            _load_all()
+        with log.place:
+            config = instance.Config(_read_config(environ))
         log.path = config.log_file
         _HOOKS[hook](parse_options(hook, argv), environ, config, log)
     except PycorError as error:
@@ -50,6 +54,11 @@ def run(hook: str, argv: list[str], environ: dict[str, str]) -> int:
         log.write("ERROR", f"{hook}: unforeseen {type(error).__name__}: {error}: please report it")
         return 1
     return 0
+
+
+def _load_all() -> None:
+    """Import what a hook may need once it is where our modules are not."""
+    from pycor_hooks import held, pools, prestart, strays  # noqa: F401, PLC0415
 
 
 def _describe(error: OSError) -> str:
@@ -113,7 +122,7 @@ def _start_host(
         record.init = int(environ["LXC_PID"])
         record.init_start = instance.process_start(record.init)
         record.write()
-        takedown.detach_bind(rootfs, record.merged)
+        takedown.detach_binds(directory, rootfs, namespaces.of_process(os.getppid()))
 
 
 def _stop(
@@ -143,6 +152,7 @@ class Log:
 
     def __init__(self, environ: dict[str, str]) -> None:
         self.path = ""
+        self.place = namespaces.HOST
         self._name = environ.get("LXC_NAME", "-")
 
     def write(self, level: str, message: str) -> None:
@@ -159,7 +169,10 @@ class Log:
         if not self.path:
             return
         try:
-            with open(self.path, "a", encoding="utf-8", errors="backslashreplace") as file:
+            with (
+                self.place,
+                open(self.path, "a", encoding="utf-8", errors="backslashreplace") as file,
+            ):
                 file.write(line)
         except OSError as error:
             sys.stderr.write(f"{self.path}: {error.strerror}\n")

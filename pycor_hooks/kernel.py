@@ -29,6 +29,7 @@ UMOUNT_NOFOLLOW = 0x8
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
 BTRFS_SUPER_MAGIC = 0x9123683E
 
+CLONE_FS = 0x200
 CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
 
@@ -54,6 +55,7 @@ _RESOLVE_NO_XDEV = 0x1
 _RESOLVE_NO_MAGICLINKS = 0x2
 _RESOLVE_NO_SYMLINKS = 0x4
 _RESOLVE_BENEATH = 0x8
+_RESOLVE_IN_ROOT = 0x10
 
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
@@ -134,6 +136,18 @@ def open_beneath(root: int, path: str, flags: int) -> int:
     return _checked(_syscall(_SYS_OPENAT2, root, name, how, len(how)), path)
 
 
+def open_in_root(root: int, path: str, flags: int) -> int:
+    """openat2(2) with RESOLVE_IN_ROOT: as if ``root`` were the root directory.
+
+    Args:
+        root: descriptor of a directory, such as another process's root.
+        path: absolute symlinks and ``..`` in it stay below ``root``.
+        flags: ``O_*``, without O_CREAT.
+    """
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
+    return _checked(_syscall(_SYS_OPENAT2, root, os.fsencode(path), how, len(how)), path)
+
+
 def open_tree_clone(path: str) -> int:
     """open_tree(2) with OPEN_TREE_CLONE: a detached bind mount of ``path``, as a descriptor."""
     return _checked(
@@ -179,8 +193,19 @@ def clone_into_userns() -> int:
     return _checked(_syscall(_SYS_CLONE3, args, ctypes.sizeof(args)))
 
 
+def setns(namespace: int, kind: int) -> None:
+    """setns(2): move the calling thread.
+
+    Args:
+        namespace: descriptor of ``/proc/PID/ns/…``.
+        kind: ``CLONE_NEW*``. With CLONE_NEWNS root and working directory become that namespace's
+            root, so the thread may not share them with others: EINVAL.
+    """
+    _checked(_libc.setns(namespace, kind))
+
+
 def unshare(flags: int) -> None:
-    """unshare(2): leave namespaces that others use for new ones; ``flags`` are ``CLONE_NEW*``."""
+    """unshare(2): leave what others use for something new; ``flags`` are ``CLONE_*``."""
     _checked(_libc.unshare(flags))
 
 

@@ -52,11 +52,11 @@ class Mount:
         return []
 
 
-def read(process: str = "self") -> list[Mount]:
+def read(process: str = "thread-self") -> list[Mount]:
     """All mounts of a process's mount namespace.
 
     Args:
-        process: a pid as text, or "self".
+        process: a pid as text, or "thread-self" for the calling thread.
 
     Raises:
         OSError: the process is gone.

@@ -18,6 +18,8 @@ _TEXT = ("daemon", "project", "name", "base_project", "base_name", "upperdir", "
 _MORE_TEXT = ("rootfs", "lower_identity")
 _YEAR_10000 = 253402300800
 _NUMBERS = ("monitor", "monitor_start", "init", "init_start")
+# Younger than VERSION; each with its value where a state file does not say.
+_MORE_NUMBERS = {"namespace": 0}
 
 
 class Record:
@@ -32,11 +34,15 @@ class Record:
         rootfs: where the overlay is bound while the container starts.
         lower_identity: of the base's rootfs, see :func:`pycor_hooks.instance.identity_of`.
         monitor, monitor_start: pid and start time (clock ticks since boot) of [lxc monitor].
+        namespace: its mount namespace, 0 for the host's; see :mod:`pycor_hooks.namespaces`.
         init, init_start: the same of the container's init, 0 until start-host has run.
         started_at, refreshed_at: seconds since the epoch.
     """
 
-    __slots__ = (*_TEXT, *_MORE_TEXT, *_NUMBERS, "lowerdirs", "refreshed_at", "started_at")
+    __slots__ = (
+        *(*_TEXT, *_MORE_TEXT, *_NUMBERS, *_MORE_NUMBERS),
+        *("lowerdirs", "refreshed_at", "started_at"),
+    )
 
     daemon: str
     project: str
@@ -49,6 +55,7 @@ class Record:
     lower_identity: str
     monitor: int
     monitor_start: int
+    namespace: int
     init: int
     init_start: int
     lowerdirs: list[str]
@@ -56,7 +63,7 @@ class Record:
     refreshed_at: float
 
     def __init__(self, **values: str | float | list[str]) -> None:
-        for attribute, value in values.items():
+        for attribute, value in {**_MORE_NUMBERS, **values}.items():
             setattr(self, attribute, value)
 
     @property
@@ -89,7 +96,7 @@ class Record:
         lines = [f"VERSION={STATE_VERSION}"]
         lines += [
             f"{attribute.upper()}={_escape_value(str(getattr(self, attribute)))}"
-            for attribute in (*_TEXT, *_MORE_TEXT, *_NUMBERS, "started_at")
+            for attribute in (*_TEXT, *_MORE_TEXT, *_NUMBERS, *_MORE_NUMBERS, "started_at")
         ]
         lines += [f"LOWERDIR={_escape_value(path)}" for path in self.lowerdirs]
         temporary = f"{self.directory}/.state"
@@ -126,6 +133,10 @@ def read(directory: str) -> Record:
         record = Record(
             **{attribute: values[attribute.upper()] for attribute in (*_TEXT, *_MORE_TEXT)},
             **{attribute: int(values[attribute.upper()]) for attribute in _NUMBERS},
+            **{
+                attribute: int(values.get(attribute.upper(), absent))
+                for attribute, absent in _MORE_NUMBERS.items()
+            },
             lowerdirs=lowerdirs,
             started_at=_seconds(values["STARTED_AT"]),
             refreshed_at=refreshed_at,

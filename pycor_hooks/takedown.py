@@ -5,6 +5,8 @@ The hooks take down what their own start put up, the watcher what a dead start l
 pre-start whatever stands in its way. All do it under the overlay's lock, in the order that lets
 a later try finish what a kill interrupted: the state file goes last.
 
+What is on the rootfs is so in the monitor's mount namespace, all else in the host's.
+
 Imported by the hooks: standard library only.
 """
 
@@ -14,11 +16,15 @@ import errno
 import os
 import time
 
-from pycor_hooks import instance, kernel, mountinfo
+from pycor_hooks import instance, kernel, mountinfo, namespaces
 from pycor_hooks.errors import BadState, NotOurs, StillHeld
 from pycor_hooks.overlay import SOURCE, STAGED, unstage
 from pycor_hooks.record import Record, read
 from pycor_hooks.registry import LOCK_TIMEOUT, Lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycor_hooks.namespaces import Place
 
 _BUSY_RETRY = 0.5
 
@@ -41,7 +47,7 @@ def own(directory: str, monitor: int) -> Record | None:
         if record and (record.monitor, record.monitor_start) != mine:
             record = None
         if record:
-            everything(directory, record.rootfs)
+            everything(directory, record.rootfs, namespaces.of_process(monitor))
         remove_directory(directory)
         return record
 
@@ -64,7 +70,7 @@ def orphan(record: Record, *, timeout: float = LOCK_TIMEOUT) -> bool:
         now = _read(record.directory)
         dead = now is not None and gone(now)
         if now and dead:
-            everything(record.directory, now.rootfs)
+            everything(record.directory, now.rootfs, namespaces.recorded(now.namespace))
         remove_directory(record.directory)
         return dead
 
@@ -77,7 +83,7 @@ def gone(record: Record) -> bool:
     )
 
 
-def everything(directory: str, rootfs: str) -> None:
+def everything(directory: str, rootfs: str, *places: Place) -> None:
     """Unmount one overlay and forget it; the caller holds its lock, and keeps its directory.
 
     Removing the mount point is a part of it: that detaches the copies of the mount which other
@@ -86,7 +92,8 @@ def everything(directory: str, rootfs: str) -> None:
 
     Args:
         directory: the overlay's, below RUN.
-        rootfs: where it may still be bound.
+        rootfs: where it, or what is staged for it, may still be bound.
+        places: the mount namespaces in which that may be.
 
     Raises:
         NotOurs: something else is mounted where the overlay belongs.
@@ -94,7 +101,8 @@ def everything(directory: str, rootfs: str) -> None:
     """
     merged = f"{directory}/merged"
     unstage(directory)
-    detach_bind(rootfs, merged)
+    for place in places:
+        detach_binds(directory, rootfs, place)
     while kernel.is_mount_root(merged):
         if kernel.fs_magic(merged) != kernel.OVERLAYFS_SUPER_MAGIC:
             raise NotOurs(path=merged)
@@ -109,16 +117,42 @@ def _remove_all_but_state(directory: str) -> None:
     _unlink(f"{directory}/.state")
 
 
-def detach_bind(rootfs: str, merged: str) -> None:
-    """Lazily detach our overlay from the container's rootfs; leave mounts that are not ours."""
-    while kernel.is_mount_root(rootfs) and is_ours(rootfs, merged):
-        kernel.umount(rootfs, kernel.MNT_DETACH)
+def detach_binds(directory: str, rootfs: str, place: Place) -> None:
+    """Lazily detach from a container's rootfs what is ours; leave mounts that are not.
+
+    Args:
+        directory: the overlay's, below RUN.
+        rootfs: as ``place`` has it.
+        place: the monitor's mount namespace.
+    """
+    merged = f"{directory}/merged"
+    staged = _inode(directory)
+    device = kernel.statx(merged).dev if kernel.is_mount_root(merged) else None
+    with place:
+        while kernel.is_mount_root(rootfs) and (
+            _inode(rootfs) == staged or _is_overlay(rootfs, device)
+        ):
+            kernel.umount(rootfs, kernel.MNT_DETACH)
 
 
 def is_ours(rootfs: str, merged: str) -> bool:
     """Whether what is mounted at ``rootfs`` is the overlay of ``merged``, or another of ours."""
-    if kernel.is_mount_root(merged):
-        return kernel.statx(rootfs).dev == kernel.statx(merged).dev
+    device = kernel.statx(merged).dev if kernel.is_mount_root(merged) else None
+    return _is_overlay(rootfs, device)
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = kernel.statx(path)
+    except FileNotFoundError:
+        return None
+    return found.dev, found.ino
+
+
+def _is_overlay(rootfs: str, device: int | None) -> bool:
+    """Whether the overlay is mounted there: by its device, else by the name of its source."""
+    if device is not None:
+        return kernel.statx(rootfs).dev == device
     mounts = [mount for mount in mountinfo.read() if mount.target == rootfs]
     return bool(mounts) and (mounts[-1].fstype, mounts[-1].source) == ("overlay", SOURCE)
 

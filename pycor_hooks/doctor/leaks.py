@@ -193,6 +193,14 @@ def _take_down(left: Left) -> None:
     if left.what == LAYER:
         overlay.unstage(left.directory)
     elif left.what == BIND:
-        takedown.detach_bind(rootfs, merged)
+        takedown.detach_binds(left.directory, rootfs, namespaces.HOST)
     else:
-        takedown.everything(left.directory, rootfs)
+        takedown.everything(left.directory, rootfs, _place(left.directory))
+
+
+def _place(directory: str) -> Place:
+    """The mount namespace in which something may be left of the recorded start."""
+    try:
+        return namespaces.recorded(record.read(directory).namespace)
+    except (FileNotFoundError, BadState):
+        return namespaces.HOST
