@@ -3,19 +3,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-
+from lab import pidns
 from pycor_hooks import kernel
-
-_CLONE_NEWNS = 0x20000
-_MS_REC = 0x4000
 
 
 def private_run() -> None:
     """Move this process into it, for good."""
-    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS) == -1:
-        code = ctypes.get_errno()
-        raise OSError(code, f"unshare: {os.strerror(code)}: run it as root")
-    kernel.mount("", "/", "", _MS_REC | kernel.MS_PRIVATE)
+    kernel.unshare(kernel.CLONE_NEWNS)
+    pidns.follow()
+    kernel.mount("", "/", "", pidns.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("tmpfs", "/run", "tmpfs", 0, "mode=0755")

@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 
-from lab import overlays
+from lab import overlays, pidns
 from lab.daemon import KINDS, Daemon
 from lab.world import World
 
@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--shifted", action="store_true", help="forbid idmapped mounts")
     parser.add_argument("command", nargs="*", help="instead of a shell")
     given = parser.parse_args()
+    pidns.enter()
     with (
         World() as world,
         Daemon(world, given.kind, given.driver, idmapped=not given.shifted) as d,

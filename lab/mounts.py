@@ -4,18 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 from typing import TYPE_CHECKING
 
+from lab import pidns
 from pycor_hooks import kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_CLONE_NEWNS = 0x20000
-_MS_REC = 0x4000
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextlib.contextmanager
@@ -26,19 +22,15 @@ def own_mounts() -> Iterator[None]:
         PermissionError: it may not make one (unshare(2)).
     """
     host = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    _checked(_libc.unshare(_CLONE_NEWNS), "unshare")
+    kernel.unshare(kernel.CLONE_NEWNS)
     try:
-        kernel.mount("", "/", "", _MS_REC | kernel.MS_PRIVATE)
+        pidns.follow()
+        kernel.mount("", "/", "", pidns.MS_REC | kernel.MS_PRIVATE)
         kernel.mount("tmpfs", "/run", "tmpfs", 0, "mode=0755")
         yield
     finally:
         here = os.getcwd()  # setns(2) to a mount namespace moves to its root
-        _checked(_libc.setns(host, _CLONE_NEWNS), "setns")
+        kernel.setns(host, kernel.CLONE_NEWNS)
         os.chdir(here)
+        pidns.follow()
         os.close(host)
-
-
-def _checked(result: int, call: str) -> None:
-    if result == -1:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{call}: {os.strerror(code)}")

@@ -6,6 +6,8 @@ watcher, clients. So they share namespaces with each other, as on an ordinary ho
 nobody else: bridges, veth pairs, firewall rules and ip_forward never show on the host, and when
 the last process is gone the kernel drops the mounts, however the run ended.
 
+Process 1, where it is ours (`lab.pidns`), comes along: it is what hooks take for the host.
+
 liblxc's command sockets are abstract, which makes them belong to the network namespace: whoever
 asks whether an instance runs has to be inside, too.
 """
@@ -13,7 +15,6 @@ asks whether an instance runs has to be inside, too.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import glob
@@ -23,7 +24,7 @@ import subprocess
 import tempfile
 from typing import TYPE_CHECKING, Self
 
-from lab import cgroups, limits
+from lab import cgroups, limits, pidns
 from lab.supervisor import Supervised
 from lab.wait import until
 from pycor_hooks import kernel, mountinfo, record
@@ -35,12 +36,7 @@ PARENT = "/var/tmp"  # noqa: S108 - on disk, and short enough for a unix socket'
 PREFIX = "pycor-lab-"
 LXCFS = "/var/lib/lxcfs"
 
-_CLONE_NEWNS = 0x20000
 _CLONE_NEWNET = 0x40000000
-_MS_REC = 0x4000
-_MS_SLAVE = 0x80000
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class World:
@@ -110,13 +106,8 @@ class World:
         return directory
 
     def _unshare(self) -> None:
-        shared = next(mount for mount in mountinfo.read() if mount.target == "/").shared
-        if _libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET) == -1:
-            code = ctypes.get_errno()
-            raise OSError(code, f"unshare: {os.strerror(code)}")
-        kernel.mount("", "/", "", _MS_REC | _MS_SLAVE)
-        if shared:  # as the host had it, among ourselves
-            kernel.mount("", "/", "", _MS_REC | kernel.MS_SHARED)
+        kernel.unshare(_CLONE_NEWNET)
+        pidns.unshare_mounts()
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         self._show_own_interfaces()
 
@@ -133,10 +124,9 @@ class World:
     def _return(self) -> None:
         here = os.getcwd()  # setns(2) to a mount namespace moves to its root
         for descriptor in self._host_namespaces.values():
-            if _libc.setns(descriptor, 0) == -1:
-                code = ctypes.get_errno()
-                raise OSError(code, f"setns: {os.strerror(code)}")
+            kernel.setns(descriptor, 0)
         os.chdir(here)
+        pidns.follow()
 
     def _start_lxcfs(self, cleanup: contextlib.ExitStack) -> None:
         """Give containers a /proc/meminfo of their own and the like; the host's lxcfs serves."""

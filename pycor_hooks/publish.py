@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Mount an overlay on a container's record.rootfs, in the monitor's namespace, and show it to the host.
+"""Mount an overlay on a rootfs in the monitor's mount namespace, and show it to the host.
 
-Where the two mount namespaces are one, the overlay is mounted at ``merged`` and its tree put on
-the rootfs. Where they are two, the same is done with ``merged`` as the monitor's namespace sees it:
-what pre-start mounts for a while is mounted below the overlay's directory on the host, which is
-bound on the rootfs meanwhile. So nothing else in the daemon's namespace is touched, and a kill at
-any moment leaves nothing there but mounts on the rootfs.
+Where the two namespaces are one, the overlay is mounted at ``merged`` and its tree put on the
+rootfs. Where they are two, the same is done with ``merged`` as the monitor's sees it: what
+pre-start mounts for a while is mounted below the overlay's directory on the host, which is bound
+on the rootfs meanwhile. So nothing else in the daemon's namespace is touched, and a kill at any
+moment leaves nothing there but mounts on the rootfs.
 
 Imported by the hooks: standard library only.
 """

@@ -13,6 +13,8 @@ from hypothesis import settings
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
+from lab import pidns
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what ``make test-all`` and ``make soak`` give."""
@@ -37,6 +39,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Say how to repeat what is done at random, should the run not come to its end."""
     return f"random: --seed={config.getoption('--seed')}"
+
+
+def pytest_configure() -> None:
+    """Go on in a pid namespace of our own: its process 1 is the host to hooks under test."""
+    if _is_host_root():
+        pidns.enter()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
