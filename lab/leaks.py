@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from lab import processes, tree
 from lab.kmsg import KernelLog
-from pycor_hooks import mountinfo
 
 if TYPE_CHECKING:
     from lab.daemon import Daemon
@@ -68,7 +67,7 @@ class Watch:
         ours = (self._daemon.world.directory, self._daemon.records)
         return {
             f"{mount.source} on {mount.target} type {mount.fstype}"
-            for mount in mountinfo.read()
+            for mount in self._daemon.mounts()
             if mount.target.startswith(ours) or mount.source == "pycor-hooks"
         }
 
