@@ -64,7 +64,8 @@ class Instance:
         """
         lxcpath = f"{self.daemon}/containers"
         try:
-            return kernel.listener(command_socket(lxcpath, self.key)) == os.geteuid()
+            found = kernel.listener(command_socket(lxcpath, self.key))
+            return found is not None and found[1] == os.geteuid()
         except BlockingIOError:
             return _has_monitor(lxcpath, self.key)
 

@@ -226,15 +226,16 @@ def set_fs_ids(uid: int, gid: int) -> None:
     _libc.setfsuid(uid)
 
 
-def listener(address: bytes) -> int | None:
-    """The user id of the process that listens on a unix stream socket, found out by connecting.
+def listener(address: bytes) -> tuple[int, int] | None:
+    """The process that listens on a unix stream socket, found out by connecting.
 
     Args:
         address: what follows the family in a sockaddr_un; abstract when it begins with NUL
             (unix(7), and SO_PEERCRED there).
 
     Returns:
-        The effective user id with which it called listen(2), None where nobody listens.
+        Its pid, and the effective user id with which it called listen(2); None where nobody
+        listens.
 
     Raises:
         BlockingIOError: somebody listens, whose queue is full: the kernel does not say who.
@@ -251,7 +252,7 @@ def listener(address: bytes) -> int | None:
         return None
     finally:
         os.close(descriptor)
-    return ucred[1]
+    return ucred[0], ucred[1]
 
 
 class Statx:

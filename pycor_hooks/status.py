@@ -59,7 +59,10 @@ def look(daemons: list[str] | None = None) -> Seen:
     return Seen(
         records=found,
         mounts=our_mounts(mountinfo.read(), daemons),
-        bases={base: live.base_state(base) for base in plan.by_base(found)},
+        bases={
+            base: live.base_state(base, apart=plan.apart(records))
+            for base, records in plan.by_base(found).items()
+        },
         gone=frozenset(one.directory for one in found if takedown.gone(one)),
     )
 
@@ -100,7 +103,7 @@ def state_of(one: Record, *, mounted: bool, gone: bool, base: BaseState) -> str:
         return MISSING
     if gone:
         return ORPHANED
-    return MOUNTED if base.identity == one.lower_identity else DETACHED
+    return MOUNTED if base.identity in {plan.UNKNOWN, one.lower_identity} else DETACHED
 
 
 def _row(one: Record, seen: Seen) -> Row:
@@ -128,7 +131,9 @@ def _row(one: Record, seen: Seen) -> Row:
 def _base_state(base: BaseState) -> str:
     if base.identity is None:
         return "missing"
-    return "running" if base.running else "stopped"
+    if base.running:
+        return "running"
+    return "unknown" if base.identity == plan.UNKNOWN else "stopped"
 
 
 def _stray(mount: Mount) -> Row:

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a daemon's files are: on this host, or in a mount namespace that only the daemon has.
+
+A daemon from a snap, or from a unit with PrivateMounts=, mounts pools where the host does not see
+them. Its files are reached by way of its root directory, /proc/PID/root, as it is now: a refresh
+of the snap moves the pools to a new namespace. Whoever keeps a descriptor into a volume keeps the
+daemon from unmounting it, so it is closed as soon as the work is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from pycor_hooks import kernel
+from pycor_hooks.host_errors import DaemonDown
+from pycor_hooks.sockets import SNAP_PLACE, find_daemons, find_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pycor_hooks.instance import Instance
+    from pycor_hooks.sockets import Daemon
+
+_PLACE = os.O_PATH | os.O_DIRECTORY
+
+
+def is_apart(daemon: Daemon) -> bool | None:
+    """Tell whether a daemon starts its hooks in another mount namespace than the host's.
+
+    Returns:
+        What its place and its namespace say; None where we may not look at its process.
+    """
+    if daemon.directory == SNAP_PLACE:
+        return True
+    process = find_process(daemon)
+    if not process:
+        return False
+    try:
+        return os.stat(f"/proc/{process}/ns/mnt").st_ino != os.stat("/proc/1/ns/mnt").st_ino
+    except PermissionError:
+        return None
+    except FileNotFoundError:  # it has ended
+        return False
+
+
+@contextlib.contextmanager
+def volume_of(instance: Instance, *, apart: bool) -> Iterator[str]:
+    """A path to an instance's volume that is good for as long as the block runs.
+
+    Args:
+        instance: whose; its volume need not exist where the daemon is not apart.
+        apart: whether its daemon's files are in a namespace of its own, as
+            :attr:`Record.namespace` says of its containers.
+
+    Raises:
+        DaemonDown: it is apart, and does not run.
+        FileNotFoundError: it is apart, and there is no such volume.
+    """
+    if not apart:
+        yield instance.volume()
+        return
+    with opened(instance.daemon, instance.link) as volume:
+        yield f"/proc/self/fd/{volume}"
+
+
+@contextlib.contextmanager
+def opened(directory: str, path: str) -> Iterator[int]:
+    """A directory as a running daemon sees it, open (O_PATH) for as long as the block runs.
+
+    Args:
+        directory: the daemon's.
+        path: absolute; symlinks in it are followed within the daemon's root.
+
+    Raises:
+        DaemonDown: the daemon does not run.
+        OSError: there is no such directory.
+    """
+    (daemon,) = find_daemons([directory])
+    try:
+        root = os.open(f"/proc/{find_process(daemon) or 0}/root", _PLACE | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise DaemonDown(directory=directory) from None
+    try:
+        descriptor = kernel.open_in_root(root, path, _PLACE)
+    finally:
+        os.close(root)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
