@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lab import processes, tree
 from lab.kmsg import KernelLog
+from pycor_hooks import mountinfo
 
 if TYPE_CHECKING:
     from lab.daemon import Daemon

@@ -21,10 +21,10 @@ from pycor_hooks.doctor import (
     profiles,
     watching,
 )
-from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, refused
+from pycor_hooks.doctor.check import FAIL, OK, Check, refused
 from pycor_hooks.doctor.profiles import profiles_of
 from pycor_hooks.errors import PycorError
-from pycor_hooks.host_errors import NoDaemon, NotFound, Skipped
+from pycor_hooks.host_errors import NoDaemon, NotFound
 from pycor_hooks.rawlxc import pre_start
 
 if TYPE_CHECKING:
@@ -117,8 +117,6 @@ def examine_one(order: Order, project: str, name: str) -> Iterator[Check]:
 def check_daemon(house: House) -> Check:
     """Whether a daemon answers; what is not looked at where it does not."""
     name, subject = "daemon", house.daemon.directory
-    if isinstance(house.trouble, Skipped):
-        return refused(name, subject, house.trouble, WARN)
     if house.trouble:
         found = refused(name, subject, house.trouble)
         unseen = "profiles, images and containers that are stopped were not looked at"

@@ -13,7 +13,17 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import instance, kernel, mountinfo, overlay, record, registry, status, takedown
+from pycor_hooks import (
+    instance,
+    kernel,
+    mountinfo,
+    namespaces,
+    overlay,
+    record,
+    registry,
+    status,
+    takedown,
+)
 from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, count, refused, sound
 from pycor_hooks.errors import BadState, NotOurs, PycorError
 
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
 
     from pycor_hooks.instance import Instance
     from pycor_hooks.mountinfo import Mount
+    from pycor_hooks.namespaces import Place
     from pycor_hooks.record import Record
 
 NAME = "left behind"
