@@ -29,6 +29,7 @@ UMOUNT_NOFOLLOW = 0x8
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
 BTRFS_SUPER_MAGIC = 0x9123683E
 
+AT_RECURSIVE = 0x8000
 CLONE_FS = 0x200
 CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
@@ -148,14 +149,15 @@ def open_in_root(root: int, path: str, flags: int) -> int:
     return _checked(_syscall(_SYS_OPENAT2, root, os.fsencode(path), how, len(how)), path)
 
 
-def open_tree_clone(path: str) -> int:
-    """open_tree(2) with OPEN_TREE_CLONE: a detached bind mount of ``path``, as a descriptor."""
-    return _checked(
-        _syscall(
-            _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC
-        ),
-        path,
-    )
+def open_tree_clone(path: str, flags: int = 0) -> int:
+    """open_tree(2) with OPEN_TREE_CLONE: a detached bind mount of ``path``, as a descriptor.
+
+    Args:
+        path: what to bind.
+        flags: AT_RECURSIVE to have what is mounted below it as well.
+    """
+    flags |= _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC
+    return _checked(_syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), path)
 
 
 def move_mount(tree: int, target: str) -> None:

@@ -13,7 +13,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from pycor_hooks import kernel
+from pycor_hooks import kernel, namespaces
 from pycor_hooks.host_errors import DaemonDown
 from pycor_hooks.sockets import SNAP_PLACE, find_daemons, find_process
 
@@ -43,6 +43,32 @@ def is_apart(daemon: Daemon) -> bool | None:
         return None
     except FileNotFoundError:  # it has ended
         return False
+
+
+@contextlib.contextmanager
+def shown(daemon: Daemon) -> Iterator[None]:
+    """Show this process, which has one thread, what a daemon sees below its directory.
+
+    For a look at many files by their paths: the block runs in a copy of the host's mount
+    namespace, which ends with it, and only where the daemon has one of its own.
+    """
+    process = find_process(daemon)
+    place = namespaces.of_process(process) if process else namespaces.HOST
+    if not place.identity:
+        yield
+        return
+    with place:
+        tree = kernel.open_tree_clone(daemon.directory, kernel.AT_RECURSIVE)
+    host = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        kernel.unshare(kernel.CLONE_NEWNS)
+        kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE)
+        kernel.move_mount(tree, daemon.directory)
+        yield
+    finally:
+        kernel.setns(host, kernel.CLONE_NEWNS)
+        os.close(host)
+        os.close(tree)
 
 
 @contextlib.contextmanager

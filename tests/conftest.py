@@ -9,11 +9,11 @@ from random import SystemRandom
 import pytest
 from hypothesis import settings
 
+from lab import pidns
+
 # A machine that does other things as well is no reason to fail a property.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
-
-from lab import pidns
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

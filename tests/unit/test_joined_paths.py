@@ -60,6 +60,7 @@ HOSTS = {
 }
 # Module and function, and what is joined there -> why it is no path, or safe all the same.
 SITES = {
+    ("publish", "mount", "/proc/self/fd/{}/."): "the root of an overlay, by its descriptor",
     ("strays", "check", "self._bare"): "text for an error; it was looked for by descriptors",
     ("strays", "_clash", "self._bare"): "text for an error",
     ("strays", "_check", "path"): "text for an error",
