@@ -72,6 +72,7 @@ class Daemon:
         self.world = world
         self.commands = KINDS[kind]
         self.directory = directory or os.path.join(world.directory, kind)
+        self.namespace = ""  # the one that the lab keeps for it, as /proc names it
         self.prefix = os.path.join(world.directory, "prefix")
         self.records = os.path.join(record.RUN, record.escape(self.directory))
         variables = self.commands.prefix

@@ -106,7 +106,14 @@ class SnapDaemon(Daemon):
                 raise OSError("snap-confine failed")
             flags = os.O_RDONLY | os.O_CLOEXEC
             self._namespace = os.open(f"/proc/{confine.pid}/ns/mnt", flags)
+            self.namespace = os.readlink(self._namespace_path())
             confine.communicate()
+
+
+def _unmount(target: str) -> None:
+    """Unmount with all below, which is shared with what it is a copy of: that stays."""
+    kernel.mount("", target, "", pidns.MS_REC | kernel.MS_PRIVATE)
+    kernel.umount(target, kernel.MNT_DETACH)
 
 
 def _be_ubuntu(world: World, host: contextlib.ExitStack) -> None:
@@ -117,7 +124,7 @@ def _be_ubuntu(world: World, host: contextlib.ExitStack) -> None:
 
     def mount(source: str, target: str, fstype: str = "", data: str = "") -> None:
         kernel.mount(source, target, fstype, 0 if fstype else _BIND, data)
-        host.callback(kernel.umount, target, kernel.MNT_DETACH)
+        host.callback(_unmount, target)
 
     kernel.mount("", "/", "", pidns.MS_REC | kernel.MS_SHARED)
     mount("tmpfs", "/run", "tmpfs", "mode=0755")
@@ -130,8 +137,7 @@ def _be_ubuntu(world: World, host: contextlib.ExitStack) -> None:
             os.mkdir(f"/run/var/{entry.name}", stat.S_IMODE(entry.stat().st_mode))
             kernel.mount(entry.path, f"/run/var/{entry.name}", "", _BIND)
     mount("/run/var", "/var")
-    kernel.mount("", "/run/var", "", pidns.MS_REC | kernel.MS_PRIVATE)  # else /var goes, too
-    kernel.umount("/run/var", kernel.MNT_DETACH)
+    _unmount("/run/var")
     os.makedirs(COMMON)
     for source, target in (("snap-common", COMMON), ("opt", "/opt")):
         path = os.path.join(world.directory, source)

@@ -15,10 +15,11 @@ from pycor_hooks import kernel, mountinfo
 
 
 def main(old: int, new: int, directory: str) -> None:
-    """Move all that is mounted in the pools' directory."""
+    """Move all that is mounted in the pools' directory, or as the source of one."""
     pools = f"{directory}/storage-pools"
+    ours = (f"{pools}/", f"{os.path.dirname(directory)}/pool-")
     kernel.setns(old, kernel.CLONE_NEWNS)
-    targets = [m.target for m in mountinfo.read() if m.target.startswith(pools + "/")]
+    targets = [m.target for m in mountinfo.read() if m.target.startswith(ours)]
     trees = [(target, kernel.open_tree_clone(target)) for target in targets]
     for target in reversed(targets):
         kernel.umount(target, kernel.MNT_DETACH)

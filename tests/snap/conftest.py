@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Daemons in mount namespaces of their own: see tests/daemons.py, lab/snap.py, lab/private.py.
 
-The cases of tests/daemon run on the snap, too, with ``--all-pairs``; here is what only such daemons
-have.
+The cases of tests/daemon run on the snap, too, with ``--all-pairs``; here is what only such
+daemons have.
 """
 
 from __future__ import annotations

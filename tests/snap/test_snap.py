@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from lab import live
 from lab.overlays import COMMAND, Overlays
 from lab.wait import until
 from pycor_hooks import profile, sockets
+from pycor_hooks.doctor.check import FAIL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,10 +39,14 @@ def assert_seen(containers: list[Instance], text: str) -> None:
     """Each container sees the base as it is now, soon."""
     for container in containers:
         until(
-            lambda container=container: container.exec("cat", VERSION) == f"{text}\n",
+            partial(_sees, container, text),
             what=f"{container.name} sees {text}",
             timeout_s=10,
         )
+
+
+def _sees(container: Instance, text: str) -> bool:
+    return container.exec("cat", VERSION) == f"{text}\n"
 
 
 def assert_whole(overlays: Overlays, containers: list[Instance]) -> None:
@@ -96,7 +102,7 @@ def test_with_no_option(snap: SnapDaemon) -> None:
     assert profile.ENTER in run("profile", "--print").stdout
     assert run("status").returncode == 0
     found = json.loads(run("doctor", "--prefix", snap.prefix, "--format=json").stdout)
-    failures = {row["check"]: row for row in found if row["status"] == "FAIL"}
+    failures = {row["name"]: row for row in found if row["state"] == FAIL}
     assert failures.keys() <= {"watcher"}, failures
 
 
@@ -141,7 +147,7 @@ def test_a_refresh_with_another_base(
 
 
 def test_a_crash_of_the_daemon(overlays: Overlays, watcher: Watcher, snap: SnapDaemon) -> None:
-    """While it is down the watcher says what waits; containers run on, and stop when it is back."""
+    """While it is down the watcher says so; containers run on, and restart when it is back."""
     webs = launch(overlays, "web1")
     snap.kill()
     watcher.wait_log("not running; waiting for it to be started")
@@ -178,7 +184,7 @@ def test_a_monitor_killed_before_start_host(overlays: Overlays, snap: SnapDaemon
 @pytest.fixture
 def hidden_pool(snap: SnapDaemon) -> Iterator[str]:
     """A pool on a file system that is mounted in the snap's namespace only."""
-    source = f"{os.path.dirname(snap.directory)}/hidden"
+    source = f"{os.path.dirname(snap.directory)}/pool-hidden"
     os.mkdir(source)
     assert snap.inside("mount", "-t", "tmpfs", "tmpfs", source).returncode == 0
     yield source
@@ -190,7 +196,7 @@ def hidden_pool(snap: SnapDaemon) -> Iterator[str]:
 def test_a_pool_that_only_the_daemon_sees(
     overlays: Overlays, hidden_pool: str, snap: SnapDaemon, watcher: Watcher
 ) -> None:
-    """Base and container on it start, are measured, told apart and updated, after a refresh too."""
+    """Base and container on it start, are measured and updated, after a refresh, too."""
     client = overlays.client
     client("storage", "create", "hidden", "dir", f"source={hidden_pool}")
     client("copy", overlays.base.name, "second", "--storage", "hidden")
