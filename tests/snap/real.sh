@@ -65,7 +65,7 @@ clean_up() {
     trap - EXIT HUP INT TERM
     [ -z "$watcher" ] || kill "$watcher" 2>/dev/null || :
     lxc config set base security.protection.delete=false 2>/dev/null || :
-    for one in web1 web2 base; do lxc delete --force "$one" 2>/dev/null || :; done
+    for one in web1 web2 web3 base; do lxc delete --force "$one" 2>/dev/null || :; done
     for one in $(lxc image list --format csv --columns f 2>/dev/null); do lxc image delete "$one" || :; done
     lxc profile delete overlay 2>/dev/null || :
     /snap/bin/lxc project delete "$name" 2>/dev/null || say "left: project $name"
