@@ -17,7 +17,6 @@ from pycor_hooks import (
     kernel,
     mirror,
     overlay,
-    record,
     registry,
     stale,
     staleness,
@@ -26,7 +25,7 @@ from pycor_hooks import (
 from pycor_hooks.cure import Cure
 from pycor_hooks.errors import CannotFreeze
 from pycor_hooks.freezer import Freezer
-from pycor_hooks.instance import Instance, identity_of
+from pycor_hooks.instance import Instance, identity_now
 from pycor_hooks.layer import CURE
 from pycor_hooks.mountpoints import OutOfTime
 from pycor_hooks.parents import Parents
@@ -85,13 +84,13 @@ def converge(found: Record, generation: int | None, touched: Touched) -> Result 
         OSError, PycorError: it was not refreshed, or not looked at.
     """
     with registry.Lock(found.directory, timeout=LOCK_TIMEOUT):
-        now = _same_start(found)
+        now = takedown.again(found)
         base = Instance(found.daemon, found.base_project, found.base_name)
         if now is None or base.running() or not kernel.is_mount_root(now.merged):
             return None
         if journal.settle(_own(now)):
             overlay.refresh(now.merged)
-        if generation is None or _identity(now.lowerdirs[0]) != now.lower_identity:
+        if generation is None or identity_now(now.lowerdirs[0]) != now.lower_identity:
             result = Result(0, {"": Reason.REPLACED}, [])
         else:
             with Trees(now) as trees:
@@ -119,33 +118,15 @@ def settle(found: Record) -> bool:
         StillHeld: it is being cured, or a hook is at work.
     """
     with registry.Lock(found.directory, timeout=0):
-        now = _same_start(found)
+        now = takedown.again(found)
         if now is None or not journal.settle(_own(now)):
             return False
         overlay.refresh(now.merged)
         return True
 
 
-def _same_start(found: Record) -> Record | None:
-    """The record as it is now; None where another start has taken over, or none."""
-    try:
-        now = record.read(found.directory)
-    except FileNotFoundError:
-        takedown.remove_directory(found.directory)  # the lock may have made it anew
-        return None
-    same = (now.monitor, now.monitor_start) == (found.monitor, found.monitor_start)
-    return now if same else None
-
-
 def _own(found: Record) -> str:
     return found.upperdir.rpartition("/")[0]
-
-
-def _identity(rootfs: str) -> str | None:
-    try:
-        return identity_of(rootfs)
-    except FileNotFoundError:
-        return None
 
 
 class _Convergence:

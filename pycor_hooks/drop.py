@@ -111,13 +111,9 @@ def from_running(found: Record, paths: Iterable[str]) -> dict[str, Reason]:
         StillHeld: it is being converged, or a hook is at work.
     """
     with registry.Lock(found.directory):
-        try:
-            now = record.read(found.directory)
-        except FileNotFoundError:
-            takedown.remove_directory(found.directory)  # the lock may have made it anew
-            raise Restarted(name=found.name) from None
-        if (now.monitor, now.monitor_start) != (found.monitor, found.monitor_start):
-            raise Restarted(name=now.name)
+        now = takedown.again(found)
+        if now is None:
+            raise Restarted(name=found.name)
         base = Instance(now.daemon, now.base_project, now.base_name)
         if base.running():
             raise BaseRuns(base=base.label)

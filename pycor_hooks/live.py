@@ -184,9 +184,4 @@ def _replaced(old: Record) -> bool:
     if not os.path.exists(old.state_path):
         return True
     with registry.Lock(old.directory, timeout=LOCK_TIMEOUT):
-        try:
-            now = record.read(old.directory)
-        except FileNotFoundError:
-            takedown.remove_directory(old.directory)  # the lock may have made it anew
-            return True
-    return (now.monitor, now.monitor_start) != (old.monitor, old.monitor_start)
+        return takedown.again(old) is None

@@ -71,6 +71,24 @@ def orphan(record: Record, *, timeout: float = LOCK_TIMEOUT) -> bool:
         return dead
 
 
+def again(found: Record) -> Record | None:
+    """Read a record again, under the lock of its overlay, which the caller holds.
+
+    Args:
+        found: as it was when somebody looked.
+
+    Returns:
+        As it is now; None where another start has taken over, or none.
+    """
+    try:
+        now = read(found.directory)
+    except FileNotFoundError:
+        remove_directory(found.directory)  # the lock may have made it anew
+        return None
+    same = (now.monitor, now.monitor_start) == (found.monitor, found.monitor_start)
+    return now if same else None
+
+
 def gone(record: Record) -> bool:
     """Whether neither the monitor nor the init of the recorded start lives any more."""
     return not (
