@@ -24,7 +24,7 @@ _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _AT_ONCE = 1000  # characters, of four bytes at most: PATH_MAX is 4,096 (limits.h)
 # What openat2(2) says of a path that leads nowhere within this tree.
-_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}
+NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}
 
 
 class Tree:
@@ -71,7 +71,7 @@ class Tree:
             directory, name = self.place(path)
             return os.stat(name, dir_fd=directory, follow_symlinks=False)
         except OSError as error:
-            if error.errno in _NOWHERE:
+            if error.errno in NOWHERE:
                 return None
             raise
 
@@ -112,7 +112,7 @@ class Tree:
         try:
             descriptor = self.open(path)
         except OSError as error:
-            if error.errno in _NOWHERE:
+            if error.errno in NOWHERE:
                 return []
             raise
         try:
@@ -129,3 +129,18 @@ class Tree:
         """unlinkat(2), of an empty directory."""
         directory, name = self.place(path)
         os.rmdir(name, dir_fd=directory)
+
+
+def enter(directory: int, name: str) -> int:
+    """Open a subdirectory to be read; -1 where it is gone, something else, or has a mount on it.
+
+    Args:
+        directory: descriptor of the one that it is in.
+        name: of it there.
+    """
+    try:
+        return kernel.open_beneath(directory, name, _READ)
+    except OSError as error:
+        if error.errno in NOWHERE:
+            return -1
+        raise

@@ -16,7 +16,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import attributes, kernel, regular
+from pycor_hooks import attributes, regular
+from pycor_hooks.beneath import NOWHERE, enter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,6 @@ ADDED, MODIFIED, DELETED = "A", "M", "D"
 # Each level holds two descriptors. No system has a tree so deep; a container may make one.
 MAX_DEPTH = 256
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}
 _XWHITEOUTS = b"x"
 """The value of an opaque mark in whose directory files may be whiteouts by an attribute."""
 _WHITEOUT = ("user.overlay.whiteout", "trusted.overlay.whiteout")
@@ -122,8 +122,8 @@ class _Comparison:
         mine, theirs = sides
         path = f"{prefix}{name}"
         below = Pair(
-            _enter(pair.upper, name) if _is_directory(mine) else -1,
-            _enter(pair.base, name) if _is_directory(theirs) else -1,
+            enter(pair.upper, name) if _is_directory(mine) else -1,
+            enter(pair.base, name) if _is_directory(theirs) else -1,
         )
         try:
             if below.upper >= 0:
@@ -177,7 +177,7 @@ class _Comparison:
                 base = attributes.of(theirs.fileno()).shifted(self._shift)
                 return own.same_but_for_times(base) and regular.same_content(mine, theirs)
         except OSError as error:
-            if error.errno in {*_GONE, errno.EINVAL}:
+            if error.errno in {*NOWHERE, errno.EINVAL}:
                 return False  # it was swapped just now
             raise
 
@@ -216,13 +216,3 @@ def _lstat(directory: int, name: str) -> os.stat_result | None:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
-
-
-def _enter(directory: int, name: str) -> int:
-    """Open a subdirectory; -1 where it is gone, something else, or has a mount on it."""
-    try:
-        return kernel.open_beneath(directory, name, _OPEN)
-    except OSError as error:
-        if error.errno in _GONE:
-            return -1
-        raise

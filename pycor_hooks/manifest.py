@@ -16,7 +16,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import kernel
+from pycor_hooks.beneath import enter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -106,12 +106,7 @@ def _enter(directory: int, name: str, depth: int) -> int:
     """Open a directory; -1 where something is mounted on it, or it is none any more."""
     if depth == MAX_DEPTH:
         raise OSError(errno.ELOOP, f"more than {MAX_DEPTH} directories deep")
-    try:
-        return kernel.open_beneath(directory, name, _OPEN)
-    except OSError as error:
-        if error.errno in {errno.EXDEV, errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
-            return -1
-        raise
+    return enter(directory, name)
 
 
 def _names(directory: int) -> Iterator[str]:

@@ -11,15 +11,12 @@ import errno
 import itertools
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple
 
-from pycor_hooks import kernel
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from pycor_hooks import beneath
 
 # What openat2(2) says of a path that leads nowhere within this tree.
-_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG}
+_NOWHERE = {*beneath.NOWHERE, errno.ENAMETOOLONG}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _LIMIT = 4096
 MOST_ENTRIES = 1_000_000
@@ -37,31 +34,12 @@ class Owners(NamedTuple):
     whole: bool
 
 
-class Tree:
-    """What lies below one directory, opened with ``with``; paths are relative to it."""
+class Tree(beneath.Tree):
+    """What lies below one directory, with looks that are bounded whatever a container made."""
 
-    def __init__(self, root: str) -> None:
-        """Open it.
-
-        Raises:
-            OSError: it cannot be.
-        """
-        self._root = os.open(root, _DIRECTORY | os.O_CLOEXEC)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self._root)
-
-    def _open(self, path: str, flags: int) -> int | None:
+    def _look(self, path: str, flags: int) -> int | None:
         try:
-            return kernel.open_beneath(self._root, path, flags)
+            return self._open(path, flags)
         except OSError as error:
             if error.errno in _NOWHERE:
                 return None
@@ -69,7 +47,7 @@ class Tree:
 
     def mode(self, path: str) -> int:
         """st_mode of what is at ``path``, 0 where nothing is; a symlink is not followed."""
-        descriptor = self._open(path, os.O_PATH | os.O_NOFOLLOW)
+        descriptor = self._look(path, os.O_PATH | os.O_NOFOLLOW)
         if descriptor is None:
             return 0
         try:
@@ -79,7 +57,7 @@ class Tree:
 
     def names(self, path: str) -> list[str]:
         """The first 10,000 names in a directory; none where there is no such directory."""
-        descriptor = self._open(path, _DIRECTORY)
+        descriptor = self._look(path, _DIRECTORY)
         if descriptor is None:
             return []
         try:
@@ -90,7 +68,7 @@ class Tree:
 
     def read(self, path: str) -> bytes:
         """The first 4 KiB of a regular file; nothing where there is no such file."""
-        place = self._open(path, os.O_PATH | os.O_NOFOLLOW)
+        place = self._look(path, os.O_PATH | os.O_NOFOLLOW)
         if place is None:
             return b""
         try:
@@ -108,7 +86,7 @@ class Tree:
         pending = [""]
         while pending:
             path = pending.pop()
-            descriptor = self._open(path, _DIRECTORY)
+            descriptor = self._look(path, _DIRECTORY)
             if descriptor is None:
                 continue  # gone, or now something else
             try:
