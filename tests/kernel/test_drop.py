@@ -10,38 +10,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lab.payload import Payload
 from pycor_hooks import drop, giveback, kernel, layerdiff, locate, mirror, registry
 from pycor_hooks.errors import StillHeld
 from pycor_hooks.host_errors import BaseRuns, HiddenAbove, Restarted
 from pycor_hooks.plan import Base
 from pycor_hooks.sockets import Daemon
 from pycor_hooks.staleness import Reason
-from tests.kernel.patient import Patient
 from tests.kernel.test_converge import write
 from tests.kernel.test_watcher import running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from lab.liblxc import Container
+    from tests.kernel.patient import Patient
+
 
 pytestmark = pytest.mark.host_root
 
 TOOL, HOSTNAME = "usr/bin/tool", "etc/hostname"
 OF_BASE = "etc/hostname of base\n"
-
-
-@pytest.fixture
-def patient(web: Container, base: str) -> Iterator[Patient]:
-    """A running container; stopped after the test, if it is not, and nothing is frozen."""
-    with Payload(web.name) as payload:
-        patient = Patient(web, base, payload)
-        yield patient
-        if web.init:
-            assert payload.frozen() == []
-            patient.stop()
-    assert set(os.listdir(patient.own)) == {"upper", "work"}
 
 
 def give(patient: Patient, *paths: str) -> dict[str, Reason]:
