@@ -13,7 +13,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from bench.figures import paired, seconds, write
-from bench.host import private_run
+from lab import mounts
 from lab.liblxc import Container, make_base
 from pycor_hooks import takedown
 
@@ -59,7 +59,7 @@ def container_on(root: str, name: str, owner: int) -> Container:
 
 def main() -> None:
     """Measure equal ids, mapped ids, and both again with 300 overlays live."""
-    private_run()
+    mounts.enter_own()
     with tempfile.TemporaryDirectory() as root:
         os.chmod(root, 0o755)
         equal, mapped = container_on(root, "equal", OWNER), container_on(root, "mapped", 0)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from bench.figures import paired, seconds, write
 from bench.hook import start_of_live
-from bench.host import private_run
 from bench.memory import ready_watcher, resident_kib
+from lab import mounts
 from lab.liblxc import Container, make_base
 from lab.wait import until
 from pycor_hooks import generations, instance, kernel, takedown
@@ -68,7 +68,7 @@ def update_of(base: Base, before: Callable[[], object] = lambda: None) -> Callab
 
 def main() -> None:
     """Measure an unchanged base, one with 2,000 changed files, and the watcher on 300 overlays."""
-    private_run()
+    mounts.enter_own()
     with tempfile.TemporaryDirectory(dir="/var/tmp") as root:
         os.chmod(root, 0o755)
         for path in (instance.STATE, f"{root}/state"):

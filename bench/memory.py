@@ -16,7 +16,7 @@ import time
 
 from bench.figures import write
 from bench.hook import start_of_live
-from bench.host import private_run
+from lab import mounts
 from lab.liblxc import Container, make_base
 from pycor_hooks import takedown
 
@@ -47,7 +47,7 @@ def ready_watcher(daemon: str, notify: str) -> subprocess.Popen[bytes]:
 
 def main() -> None:
     """Measure after the first reconcile and a few ticks."""
-    private_run()
+    mounts.enter_own()
     with tempfile.TemporaryDirectory() as root:
         os.chmod(root, 0o755)
         make_base(root)

@@ -12,7 +12,7 @@ import tempfile
 
 from bench.figures import paired, seconds, write
 from bench.hook import start_of_live
-from bench.host import private_run
+from lab import mounts
 from lab.liblxc import Container, make_base
 from pycor_hooks import live, overlay, takedown
 
@@ -45,7 +45,7 @@ def fill_dentries(merged: list[str]) -> None:
 
 def main() -> None:
     """Measure idle overlays, then ones with 10,000 cached dentries each."""
-    private_run()
+    mounts.enter_own()
     with tempfile.TemporaryDirectory() as root:
         os.chmod(root, 0o755)
         base = make_base(root)

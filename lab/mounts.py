@@ -8,37 +8,50 @@ import ctypes
 import os
 from typing import TYPE_CHECKING
 
-from pycor_hooks import kernel
+from pycor_hooks import instance, kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CLONE_NEWNS = 0x20000
-_MS_REC = 0x4000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@contextlib.contextmanager
-def own_mounts() -> Iterator[None]:
-    """Move the process, which has one thread, into a new mount namespace with an empty /run.
+def enter_own() -> None:
+    """Move this process, which has one thread, into a new mount namespace for good.
+
+    What pycor-hooks keeps is private in it: /run and /var/lib are empty.
 
     Raises:
         PermissionError: it may not make one (unshare(2)).
     """
+    kernel.unshare(kernel.CLONE_NEWNS)
+    _make_private()
+
+
+@contextlib.contextmanager
+def own_mounts() -> Iterator[None]:
+    """As :func:`enter_own`, and back in the end."""
     host = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    _checked(_libc.unshare(_CLONE_NEWNS), "unshare")
+    kernel.unshare(kernel.CLONE_NEWNS)
     try:
-        kernel.mount("", "/", "", _MS_REC | kernel.MS_PRIVATE)
-        kernel.mount("tmpfs", "/run", "tmpfs", 0, "mode=0755")
+        _make_private()
         yield
     finally:
-        here = os.getcwd()  # setns(2) to a mount namespace moves to its root
-        _checked(_libc.setns(host, _CLONE_NEWNS), "setns")
-        os.chdir(here)
+        go_back(host)
         os.close(host)
 
 
-def _checked(result: int, call: str) -> None:
-    if result == -1:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{call}: {os.strerror(code)}")
+def _make_private() -> None:
+    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+    for path in ("/run", os.path.dirname(instance.STATE)):
+        kernel.mount("tmpfs", path, "tmpfs", 0, "mode=0755")
+
+
+def go_back(*namespaces: int) -> None:
+    """setns(2), each by its descriptor; the working directory stays what it was."""
+    here = os.getcwd()  # setns(2) to a mount namespace moves to its root
+    for descriptor in namespaces:
+        if _libc.setns(descriptor, 0) == -1:
+            code = ctypes.get_errno()
+            raise OSError(code, f"setns: {os.strerror(code)}")
+    os.chdir(here)

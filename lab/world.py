@@ -13,7 +13,6 @@ asks whether an instance runs has to be inside, too.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import glob
@@ -24,7 +23,7 @@ import tempfile
 from itertools import chain
 from typing import TYPE_CHECKING, Self
 
-from lab import cgroups, limits
+from lab import cgroups, limits, mounts
 from lab.supervisor import Supervised
 from lab.wait import until
 from pycor_hooks import instance, kernel, mountinfo, record
@@ -36,12 +35,7 @@ PARENT = "/var/tmp"  # noqa: S108 - on disk, and short enough for a unix socket'
 PREFIX = "pycor-lab-"
 LXCFS = "/var/lib/lxcfs"
 
-_CLONE_NEWNS = 0x20000
 _CLONE_NEWNET = 0x40000000
-_MS_REC = 0x4000
-_MS_SLAVE = 0x80000
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class World:
@@ -83,7 +77,7 @@ class World:
             for path in (record.RUN, instance.STATE):
                 if not os.path.exists(path):
                     cleanup.callback(_remove_if_empty, path)
-            cleanup.callback(self._return)
+            cleanup.callback(mounts.go_back, *self._host_namespaces.values())
             self._unshare()
             self._start_lxcfs(cleanup)
             self._cleanup = cleanup.pop_all()
@@ -113,12 +107,10 @@ class World:
 
     def _unshare(self) -> None:
         shared = next(mount for mount in mountinfo.read() if mount.target == "/").shared
-        if _libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET) == -1:
-            code = ctypes.get_errno()
-            raise OSError(code, f"unshare: {os.strerror(code)}")
-        kernel.mount("", "/", "", _MS_REC | _MS_SLAVE)
+        kernel.unshare(kernel.CLONE_NEWNS | _CLONE_NEWNET)
+        kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE)
         if shared:  # as the host had it, among ourselves
-            kernel.mount("", "/", "", _MS_REC | kernel.MS_SHARED)
+            kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SHARED)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         self._show_own_interfaces()
 
@@ -131,14 +123,6 @@ class World:
             kernel.mount(os.path.join(fresh, part), os.path.join("/sys", part), "", kernel.MS_BIND)
         # `fresh` stays: a container may mount a sysfs of its own only while one without
         # anything mounted over it is in sight (mount_too_revealing() of fs/namespace.c)
-
-    def _return(self) -> None:
-        here = os.getcwd()  # setns(2) to a mount namespace moves to its root
-        for descriptor in self._host_namespaces.values():
-            if _libc.setns(descriptor, 0) == -1:
-                code = ctypes.get_errno()
-                raise OSError(code, f"setns: {os.strerror(code)}")
-        os.chdir(here)
 
     def _start_lxcfs(self, cleanup: contextlib.ExitStack) -> None:
         """Give containers a /proc/meminfo of their own and the like; the host's lxcfs serves."""

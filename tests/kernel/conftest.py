@@ -3,40 +3,32 @@
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lab.liblxc import Container, make_base
+from lab.mounts import own_mounts
 from lab.payload import Payload
-from pycor_hooks import instance, kernel, mountinfo, pulse, record
+from pycor_hooks import kernel, mountinfo, pulse, record
 from tests.kernel.patient import Patient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_CLONE_NEWNS = 0x20000
-_MS_REC = 0x4000
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 @pytest.fixture(scope="package", autouse=True)
 def namespace() -> Iterator[None]:
     """Move the whole test process into a new mount namespace, and back in the end."""
-    host = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    if _libc.unshare(_CLONE_NEWNS) == -1:
-        pytest.skip(f"cannot make a mount namespace: {os.strerror(ctypes.get_errno())}")
-    kernel.mount("", "/", "", _MS_REC | kernel.MS_PRIVATE)
-    for path in ("/run", os.path.dirname(instance.STATE)):
-        kernel.mount("tmpfs", path, "tmpfs", 0, "mode=0755")
-    yield
-    here = os.getcwd()
-    assert _libc.setns(host, _CLONE_NEWNS) == 0
-    os.chdir(here)
-    os.close(host)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(own_mounts())
+        except PermissionError as error:
+            pytest.skip(f"cannot make a mount namespace: {error.strerror}")
+        yield
 
 
 @pytest.fixture(autouse=True)
