@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The watcher killed between each two steps of a cure, and containers that fight one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab import killed, live
+from lab.wait import until
+from pycor_hooks import layer, overlay
+from pycor_hooks.freezer import Freezer
+from tests.daemon.converging import generation, hold, holding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.client import Instance
+    from lab.overlays import Overlays
+
+APP = "usr/share/app"
+REPLACED, DELETED = f"{APP}/version", f"{APP}/gone"
+WATCH = ("pycor_hooks", "watch", "--once")
+
+
+class Rounds:
+    """Updates of a base, one after the other, each of files that one container has in use."""
+
+    def __init__(self, overlays: Overlays) -> None:
+        self._overlays = overlays
+        self._base = overlays.base.rootfs
+        self._count = 0
+        self._write(REPLACED, "0\n")
+        self.web1 = overlays.launch("web1")
+        self.watch()
+
+    def begin(self) -> None:
+        """Have two files in use, then one replaced and one deleted; the base is stopped.
+
+        Nobody tells, as with files pushed by SFTP: a watcher has to look.
+        """
+        self._write(DELETED, "here\n")
+        overlay.refresh(self.web1.merged)
+        generation(self._overlays)
+        for path in (REPLACED, DELETED):
+            hold(self.web1, f"/{path}")
+        self._count += 1
+        self._write(REPLACED, f"{self._count}\n")
+        os.unlink(f"{self._base}/{DELETED}")
+
+    def kill_watcher(self, number: int) -> int:
+        """Run a watcher that kills itself before one of its steps; its exit status."""
+        return killed.run(number, *WATCH, env=self._overlays.daemon.env)
+
+    def steps(self) -> list[str]:
+        """The steps of a watcher that nobody kills."""
+        return killed.steps(*WATCH, env=self._overlays.daemon.env)
+
+    def watch(self) -> None:
+        """Start a watcher, and let it do what there is to do."""
+        self._overlays.pycor_hooks("watch", "--once")
+
+    def check(self) -> None:
+        """The container sees the base, nothing of it is frozen, and there is no journal."""
+        own = os.path.dirname(self.web1.upper)
+        assert not os.path.exists(f"{own}/{layer.CURE}")
+        assert not Freezer(self.web1.pid).asked()
+        assert self.web1.exec("cat", f"/{REPLACED}") == f"{self._count}\n"
+        assert self.web1.run("cat", f"/{DELETED}").returncode == 1
+        assert self.web1.exec("ls", f"/{APP}") == "data\nversion\n"
+        found = live.of(self.web1)
+        assert found.converged == generation(self._overlays)
+
+    def release(self) -> None:
+        """End what holds files."""
+        self.web1.run("killall", "sleep")  # init begins another one
+        held = f"/{APP}/"
+        until(
+            lambda: not any(path.startswith(held) for path in holding(self.web1)),
+            what="nothing is held",
+        )
+
+    def _write(self, path: str, text: str) -> None:
+        """Put a file in the stopped base, in the place of another one."""
+        owner = os.stat(self._base).st_uid
+        new = f"{self._base}/{path}.new"
+        with open(new, "w") as file:
+            file.write(text)
+            os.fchown(file.fileno(), owner, owner)
+        os.rename(new, f"{self._base}/{path}")
+
+
+@pytest.fixture
+def rounds(overlays: Overlays) -> Iterator[Rounds]:
+    """A container on a base, ready for its updates."""
+    made = Rounds(overlays)
+    yield made
+    made.web1.delete()
+
+
+def of_the_cure(steps: list[str]) -> list[int]:
+    """The numbers of the steps between the first that touches the container and the last."""
+    first = next(number for number, step in enumerate(steps) if "parents.new" in step)
+    last = max(number for number, step in enumerate(steps) if "os.rmdir ('cure'" in step)
+    return list(range(first + 1, last + 3))
+
+
+@pytest.mark.updates_base
+def test_the_watcher_is_killed_and_starts_again(
+    rounds: Rounds, request: pytest.FixtureRequest
+) -> None:
+    """Killed before any step of a cure: the next one finishes it, and nothing is left behind."""
+    rounds.begin()
+    steps = rounds.steps()
+    rounds.check()
+    numbers = range(1, len(steps) + 1)
+    for number in numbers if request.config.getoption("--soak") else of_the_cure(steps):
+        rounds.release()
+        rounds.begin()
+        assert rounds.kill_watcher(number) == killed.KILLED, steps[number - 1]
+        rounds.watch()
+        try:
+            rounds.check()
+        except AssertionError as error:
+            raise AssertionError(f"killed before {steps[number - 1]}") from error
+
+
+@pytest.mark.updates_base
+def test_the_watcher_and_the_container_are_killed(
+    rounds: Rounds, request: pytest.FixtureRequest
+) -> None:
+    """Killed before any step of a cure, and the container, too: its next start finishes it."""
+    web1 = rounds.web1
+    rounds.begin()
+    steps = rounds.steps()
+    numbers = of_the_cure(steps)
+    if not request.config.getoption("--soak"):
+        armed = [number for number in numbers if "os.re" in steps[number - 1]]
+        numbers = armed[::2]
+    for number, kill in zip(numbers, [kill_init, kill_monitor, stop] * len(numbers), strict=False):
+        rounds.release()
+        rounds.begin()
+        assert rounds.kill_watcher(number) == killed.KILLED, steps[number - 1]
+        kill(web1)
+        web1.wait("Stopped")
+        web1.start()
+        try:
+            rounds.check()
+        except AssertionError as error:
+            raise AssertionError(f"killed before {steps[number - 1]}, {kill.__name__}") from error
+        assert not os.path.exists(f"{web1.upper}/usr/share/app")
+
+
+def kill_init(container: Instance) -> None:
+    """SIGKILL for its first process, as the OOM killer would."""
+    os.kill(container.pid, signal.SIGKILL)
+
+
+def kill_monitor(container: Instance) -> None:
+    """SIGKILL for its monitor, so that no hook runs."""
+    assert container.monitor is not None
+    os.kill(container.monitor.pid, signal.SIGKILL)
+
+
+def stop(container: Instance) -> None:
+    """``lxc stop --force``."""
+    container.stop(force=True)
