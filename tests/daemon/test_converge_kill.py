@@ -168,3 +168,49 @@ def kill_monitor(container: Instance) -> None:
 def stop(container: Instance) -> None:
     """``lxc stop --force``."""
     container.stop(force=True)
+
+
+# Whatever root in a container can do to a tree while it is looked at, over and over.
+_FIGHT = """
+cd /usr/share/app
+while :; do mount --bind /etc data; mount --bind / data; umount data; umount data; done &
+while :; do mkdir -p deep/$(seq -s/ 200); rm -r deep; done &
+while :; do ln -s / swapped; rm swapped; mkdir swapped; rmdir swapped; done &
+while :; do (:); done &
+for number in 1 2 3 4 5 6 7 8; do unshare -m sleep 1000 & done
+wait
+"""
+# Once done it hides what the base has, so each container does it once, at a time of its own.
+_SWAP = "sleep {after}; rm -r /usr/share/app; ln -s / /usr/share/app"
+
+
+@pytest.mark.updates_base
+@pytest.mark.once
+def test_containers_that_fight_a_cure(overlays: Overlays) -> None:
+    """Mounts, links, deep trees, forks and swaps while cures run: others are cured all the same.
+
+    No file of the host that a link or a mount could lead to is touched, and nobody stays frozen.
+    """
+    for name in ("version", "data"):
+        path = f"/usr/share/app/{name}"
+        assert not os.path.exists(path), "it would not be told apart on this host"
+    rounds = Rounds(overlays)
+    evil = [overlays.launch(f"evil{number}") for number in range(4)]
+    for number, container in enumerate(evil):
+        hold(container, f"/{REPLACED}")
+        swap = _SWAP.format(after=number)
+        script = f"({swap}) & {_FIGHT}" if number else _FIGHT
+        container.exec("sh", "-c", f"nohup sh -c '{script}' >/dev/null 2>&1 </dev/null &")
+    host = {path: os.lstat(path) for path in ("/", "/etc", "/usr", "/usr/share", "/etc/hostname")}
+    for _ in range(5):
+        rounds.release()
+        rounds.begin()
+        rounds.watch()
+        rounds.check()
+    for path, before in host.items():
+        assert os.lstat(path).st_mtime_ns == before.st_mtime_ns, path
+    for container in evil:
+        assert not Freezer(container.pid).asked()
+        assert not os.path.exists(f"{os.path.dirname(container.upper)}/{layer.CURE}")
+        container.stop(force=True)
+    rounds.web1.delete()
