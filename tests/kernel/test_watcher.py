@@ -566,7 +566,8 @@ def test_process(two: list[Container], base: str, daemon: Path) -> None:
         wait("WATCHDOG=1")
         with fake:
             until(lambda: fake.followers, what="it follows the daemon")
-            sees = upgrade(base, two[0])
+            with running(of(two[0])):  # so that nothing is looked at yet
+                sees = upgrade(base, two[0])
             fake.say("not an event")
             fake.announce("instance-shutdown")
             until(sees, what="web1 sees the change", timeout_s=1)
@@ -583,7 +584,8 @@ def test_process_reconnects_and_catches_up(two: list[Container], base: str, daem
         wait("READY=1")
         with FakeDaemon(str(daemon)) as fake:
             until(lambda: fake.followers, what="it follows the daemon")
-        sees = upgrade(base, two[0])
+        with running(of(two[0])):  # so that nothing is looked at yet
+            sees = upgrade(base, two[0])
         with FakeDaemon(str(daemon)):
             until(sees, what="web1 sees the change", timeout_s=5)
 
@@ -592,7 +594,8 @@ def test_process_on_sighup(two: list[Container], base: str, daemon: Path) -> Non
     """SIGHUP looks at everything at once."""
     with systemd(daemon) as (path, wait), watching(str(daemon), NOTIFY_SOCKET=path) as process:
         wait("READY=1")
-        sees = upgrade(base, two[0])
+        with running(of(two[0])):  # so that nothing is looked at yet
+            sees = upgrade(base, two[0])
         process.send_signal(signal.SIGHUP)
         until(sees, what="web1 sees the change", timeout_s=1)
 
