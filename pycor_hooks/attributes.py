@@ -62,12 +62,16 @@ class Attributes:
 
     def give(self, descriptor: int) -> None:
         """Give them to a directory, in place of those that it has."""
-        for name in of(descriptor).xattrs.keys() - self.xattrs.keys():
+        now = of(descriptor)
+        for name in now.xattrs.keys() - self.xattrs.keys():
             os.removexattr(descriptor, name)
-        os.fchown(descriptor, self.uid, self.gid)
-        os.fchmod(descriptor, self.mode)
+        if (now.uid, now.gid) != (self.uid, self.gid):
+            os.fchown(descriptor, self.uid, self.gid)
         for name, value in self.xattrs.items():
-            os.setxattr(descriptor, name, value)
+            if now.xattrs.get(name) != value:
+                os.setxattr(descriptor, name, value)
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != self.mode:  # an ACL sets it, too
+            os.fchmod(descriptor, self.mode)
         os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, self.mtime_ns))
 
 

@@ -190,12 +190,17 @@ class _Convergence:
                         steps = left
                         self._reasons = outcome.reasons | self._reasons
                         self._frozen.append(outcome.frozen)
-                        mirror.note(self._trees, self._parents, outdated)
+                        renewed = [one for one in outdated if one not in outcome.reasons]
+                        mirror.note(self._trees, self._parents, renewed)
                         outdated = []
         except CannotFreeze:
             pass
         except OSError as error:
             why = staleness.of_errno(error.errno)
+        if outdated:
+            self._parents.cancel(outdated)
+            with contextlib.suppress(OSError):
+                self._parents.save()
         self._give_up([*(step.path for step in steps), *outdated], why)
 
     def _give_up(self, paths: Iterable[str], why: Reason) -> None:

@@ -135,11 +135,14 @@ class Cure:
         left = self._unlink(confirmed, reasons)
         journal.put_back_times(self._trees.upper, intent.times)
         book.disarm()
-        mirror.renew(self._trees, self._parents, outdated)
+        if self._freezer.frozen():
+            reasons |= mirror.renew(self._trees, self._parents, outdated)
+        else:
+            reasons |= dict.fromkeys(outdated, Reason.TOO_SLOW)
         self._trees.forget()
         overlay.refresh(self._record.merged)
-        begun = [step for step in steps if step not in left]
-        self._verify([step for step in begun if step.path not in reasons], reasons)
+        settled = {step.path for step in left} | reasons.keys()
+        self._verify([step for step in steps if step.path not in settled], reasons)
         return reasons, left
 
     def _arm(

@@ -56,7 +56,7 @@ def copy_up(trees: Trees, parents: Parents, directories: Iterable[str]) -> dict[
         try:
             descriptor = trees.merged.open(directory)
             try:
-                os.fchown(descriptor, -1, -1)
+                _touch(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -104,24 +104,33 @@ def begin(trees: Trees, parents: Parents, directories: Sequence[str]) -> None:
         parents.save()
 
 
-def renew(trees: Trees, parents: Parents, directories: Sequence[str]) -> None:
+def renew(trees: Trees, parents: Parents, directories: Sequence[str]) -> dict[str, Reason]:
     """Give directories of ours what the base's have, while the container is frozen.
 
     OverlayFS keeps mode and owner in an inode of its own, so each is touched through it, too.
+
+    Returns:
+        For each that could not be given all of it, why.
     """
+    reasons = {}
     for directory in directories:
         like = _of(trees, directory)
         if like is None or not parents.holds_nothing_own(directory, trees.upper):
             continue
-        for tree in (trees.upper, trees.merged):
-            descriptor = tree.open(directory)
-            try:
-                if tree is trees.upper:
-                    like.give(descriptor)
-                else:
-                    os.fchown(descriptor, -1, -1)
-            finally:
-                os.close(descriptor)
+        try:
+            for tree, touch in ((trees.upper, like.give), (trees.merged, _touch)):
+                descriptor = tree.open(directory)
+                try:
+                    touch(descriptor)
+                finally:
+                    os.close(descriptor)
+        except OSError as error:
+            reasons[directory] = staleness.of_errno(error.errno)
+    return reasons
+
+
+def _touch(descriptor: int) -> None:
+    os.fchown(descriptor, -1, -1)
 
 
 def _of(trees: Trees, directory: str) -> Attributes | None:

@@ -20,6 +20,10 @@ from pycor_hooks import attributes
 from pycor_hooks.beneath import Tree
 from pycor_hooks.layer import PARENTS
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _NEW = f"{PARENTS}.new"
 _HEADING = "pycor-hooks parents 1"
 _ANY = "*"
@@ -57,6 +61,11 @@ class Parents:
     def begin(self, path: str, left: attributes.Attributes) -> None:
         """Take note that a directory of ours is about to be changed, and how it will be left."""
         self.known[path] |= {_ANY, str(left)}
+
+    def cancel(self, paths: Iterable[str]) -> None:
+        """Take note that what :meth:`begin` announced was not done."""
+        for path in paths:
+            self.known[path].discard(_ANY)
 
     def end(self, path: str, left: attributes.Attributes) -> None:
         """Take note that a directory was left so, and not as ever before."""

@@ -165,6 +165,23 @@ def test_a_container_outside_all_cgroups(
     assert patient.upper() == []
 
 
+def test_a_parent_that_cannot_be_renewed_now(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that was to be like the base's again and is not is still told from others."""
+    patient.hold(TOOL)
+    patient.replace(TOOL)
+    assert patient.reasons(TOOL) == {}
+    os.chmod(f"{patient.base}/usr/bin", 0o711)
+    with monkeypatch.context() as patch:
+        patch.setattr(freezer, "_UNIFIED", ())
+        patch.setattr(freezer, "_FREEZER", "/nonexistent")
+        assert patient.reasons() == {"usr/bin": "not-frozen"}
+    os.chmod(f"{patient.web.merged}/usr/bin", 0o700)
+    patient.stop()
+    assert patient.upper() == ["usr", "usr/bin"]
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[str]:
     """A small file system of its own, mounted."""
