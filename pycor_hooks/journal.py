@@ -192,16 +192,17 @@ def withdraw(upper: Tree, path: str) -> bool:
 
 
 def put_back_times(upper: Tree, times: dict[str, int]) -> None:
-    """Give directories their mtime back, in ns, that the whiteouts have changed."""
+    """Give directories their mtime back, in ns, that the whiteouts have changed.
+
+    One that the container has removed, or that takes no time, is passed over.
+    """
     for path, mtime in times.items():
-        try:
+        with contextlib.suppress(OSError):
             descriptor = upper.open(path)
-        except OSError:
-            continue  # the container has removed it
-        try:
-            os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, mtime))
-        finally:
-            os.close(descriptor)
+            try:
+                os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, mtime))
+            finally:
+                os.close(descriptor)
 
 
 def _parse(text: str, name: str) -> Intent:

@@ -109,6 +109,7 @@ _ERRNOS = {
     errno.EROFS: Reason.READ_ONLY,
     errno.EOVERFLOW: Reason.UNMAPPED,
     errno.EPERM: Reason.NOT_PERMITTED,
+    errno.EACCES: Reason.NOT_PERMITTED,
     errno.EBUSY: Reason.MOUNTED,
     errno.ENOENT: Reason.DIRECTORY,  # rmdir(2) of a directory that is deleted below
 }

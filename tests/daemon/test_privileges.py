@@ -14,12 +14,17 @@ from lab import live
 from lab.watcher import Watcher
 from pycor_hooks import share
 from pycor_hooks.systemd import UNIT
+from tests.daemon.converging import hold, replace, stopped, wait_converged
 from tests.daemon.test_update import SEEN_AFTER_S, of, publish, seen
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lab.client import Instance
     from lab.overlays import Overlays
 
+APP = "/usr/share/app"
+VERSION = f"{APP}/version"
 # A /proc that hides processes, from root too (proc(5)), in mounts that are otherwise the lab's.
 HIDEPID = (
     *("unshare", "--mount", "--propagation=unchanged", "sh", "-c"),
@@ -71,6 +76,67 @@ def test_what_is_granted_is_enough(overlays: Overlays) -> None:
     assert re.findall("WARNING (.*): renamed", log) == ["base"]
 
 
+def update_what_is_held(
+    overlays: Overlays, containers: Sequence[Instance], *, mode: str = "755", owner: str = "0:0"
+) -> None:
+    """Have a file replaced that each container holds, in a directory that changes as well."""
+    wait_converged(overlays, *containers)
+    for container in containers:
+        hold(container, VERSION)
+    with stopped(overlays.base):
+        replace(overlays.base, VERSION)
+        overlays.base.exec("sh", "-c", f"chown {owner} {APP}; chmod {mode} {APP}")
+
+
+@pytest.mark.updates_base
+def test_what_is_granted_cures(overlays: Overlays) -> None:
+    """With exactly the unit's capabilities it cures, in containers of whatever ids.
+
+    The directories that it copies up are like the base's, then and after the next update.
+    """
+    own_ids = ("-c", "security.idmap.isolated=true")
+    webs = [overlays.launch("web1"), overlays.launch("web2", *own_ids)]
+    webs.append(overlays.launch("web3", "-c", "security.privileged=true"))
+    with confined(overlays, granted()) as watching:
+        update_what_is_held(overlays, webs)
+        update_what_is_held(overlays, webs, mode="2751", owner="7:8")
+        wait_converged(overlays, *webs)
+        for web in webs:
+            assert web.exec("stat", "-c", "%a %u:%g", APP) == "2751 7:8\n", web
+        assert "stays stale" not in watching.log()
+        assert watching.log().count("1 paths cured") == 2 * len(webs)
+
+
+def mirror_nothing(overlays: Overlays, watcher: Watcher) -> None:
+    """A directory that a cure copied up does not become like the base's."""
+    web1 = overlays.launch("web1")
+    with watcher:
+        update_what_is_held(overlays, [web1])
+        update_what_is_held(overlays, [web1], mode="2751", owner="7:8")
+        watcher.wait_log("WARNING web1: 1 path stays stale (1 not-permitted)")
+        assert web1.exec("stat", "-c", "%a %u:%g", APP) != "2751 7:8\n"
+
+
+def lose_a_time(overlays: Overlays, watcher: Watcher) -> None:
+    """A directory that a cure copied up shows when that was."""
+    web1 = overlays.launch("web1")
+    with watcher:
+        update_what_is_held(overlays, [web1])
+        wait_converged(overlays, web1)
+    base, seen = (os.stat(f"{root}{APP}") for root in (overlays.base.rootfs, web1.merged))
+    assert seen.st_mtime_ns > base.st_mtime_ns
+
+
+def lose_a_bit(overlays: Overlays, watcher: Watcher) -> None:
+    """A directory that a cure copied up loses the bit by which files inherit its group."""
+    web1 = overlays.launch("web1")
+    with watcher:
+        update_what_is_held(overlays, [web1])
+        update_what_is_held(overlays, [web1], mode="2751", owner="7:8")
+        wait_converged(overlays, web1)
+        assert web1.exec("stat", "-c", "%a %u:%g", APP) == "751 7:8\n"
+
+
 def refresh_nothing(overlays: Overlays, watcher: Watcher) -> None:
     """The first look at an overlay, which refreshes it, fails."""
     overlays.launch("web1")
@@ -96,13 +162,17 @@ def take_the_living_for_dead(overlays: Overlays, watcher: Watcher) -> None:
 
 
 WITHOUT = {
+    "CAP_CHOWN": mirror_nothing,
+    "CAP_DAC_OVERRIDE": leave_an_orphan,
+    "CAP_FOWNER": lose_a_time,
+    "CAP_FSETID": lose_a_bit,
     "CAP_SYS_ADMIN": refresh_nothing,
-    "CAP_DAC_READ_SEARCH": leave_an_orphan,
     "CAP_SYS_PTRACE": take_the_living_for_dead,
 }
 
 
 @pytest.mark.once
+@pytest.mark.updates_base
 @pytest.mark.parametrize("capability", sorted(granted()))
 def test_what_is_granted_is_needed(overlays: Overlays, capability: str) -> None:
     """Without any one of the unit's capabilities something of its work goes wrong."""
