@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lab import live
+from lab.wait import until
 from lab.watcher import Watcher
 from pycor_hooks import share
 from pycor_hooks.systemd import UNIT
@@ -18,7 +21,8 @@ from tests.daemon.converging import hold, replace, stopped, wait_converged
 from tests.daemon.test_update import SEEN_AFTER_S, of, publish, seen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from lab.client import Instance
     from lab.overlays import Overlays
@@ -105,6 +109,63 @@ def test_what_is_granted_cures(overlays: Overlays) -> None:
             assert web.exec("stat", "-c", "%a %u:%g", APP) == "2751 7:8\n", web
         assert "stays stale" not in watching.log()
         assert watching.log().count("1 paths cured") == 2 * len(webs)
+
+
+def allowed() -> set[str]:
+    """The system calls that the unit's SystemCallFilter= lets through (systemd.exec(5))."""
+    listed = subprocess.run(
+        ["systemd-analyze", "syscall-filter"], check=True, capture_output=True, text=True
+    ).stdout
+    groups: dict[str, list[str]] = {}
+    for line in listed.splitlines():
+        if line.startswith("@"):
+            members = groups.setdefault(line, [])
+        elif line.strip() and not line.strip().startswith("#"):
+            members.append(line.strip())
+
+    def expand(names: Iterable[str]) -> set[str]:
+        return {
+            call
+            for name in names
+            for call in (expand(groups[name]) if name.startswith("@") else [name])
+        }
+
+    found: set[str] = set()
+    text = share.text_of(f"systemd/{UNIT}")
+    for names in re.findall("^SystemCallFilter=(.*)$", text, re.MULTILINE):
+        if names.startswith("~"):
+            found -= expand(names[1:].split())
+        else:
+            found |= expand(names.split())
+    return found
+
+
+def text_of(path: str) -> str:
+    """A file's content."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+@pytest.mark.once
+@pytest.mark.updates_base
+def test_what_the_filter_lets_through(overlays: Overlays, tmp_path: Path) -> None:
+    """A watcher that looks, walks, cures and mirrors makes no call that the unit forbids."""
+    for program in ("strace", "systemd-analyze"):
+        if not shutil.which(program):
+            pytest.skip(f"no {program} here")
+    trace = str(tmp_path / "trace")
+    web1 = overlays.launch("web1")
+    with Watcher(overlays.daemon, prefix=["strace", "-D", "-f", "-q", "-o", trace]) as watching:
+        update_what_is_held(overlays, [web1])
+        update_what_is_held(overlays, [web1], mode="2751", owner="7:8")
+        wait_converged(overlays, web1)
+        assert watching.log().count("1 paths cured") == 2
+        watching.end()
+        ended = f"{watching.pid} +++ exited with 0 +++"
+        until(lambda: ended in " ".join(text_of(trace).split()), what="strace has seen all of it")
+    calls = set(re.findall(r"^\d+ +(\w+)\(", text_of(trace), re.MULTILINE))
+    assert {"openat2", "unlinkat", "fchown", "mount"} <= calls
+    assert calls - allowed() == set()
 
 
 def mirror_nothing(overlays: Overlays, watcher: Watcher) -> None:
