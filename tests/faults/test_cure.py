@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
     from lab.client import Instance
     from lab.overlays import Overlays
+    from lab.tally import Tally
 
+WATCHER = "watcher killed at a step of a cure"
+BOTH = "watcher killed at a step of a cure, and then the container"
+FIGHT = "container that mounts, links, forks and swaps under a cure"
 APP = "usr/share/app"
 REPLACED, DELETED = f"{APP}/version", f"{APP}/gone"
 WATCH = ("pycor_hooks", "watch", "--once")
@@ -63,16 +68,15 @@ class Rounds:
         """Start a watcher, and let it do what there is to do."""
         self._overlays.pycor_hooks("watch", "--once")
 
-    def check(self) -> None:
+    def check(self, when: str = "") -> None:
         """The container sees the base, nothing of it is frozen, and there is no journal."""
         own = os.path.dirname(self.web1.upper)
-        assert not os.path.exists(f"{own}/{layer.CURE}")
-        assert not Freezer(self.web1.pid).asked()
-        assert self.web1.exec("cat", f"/{REPLACED}") == f"{self._count}\n"
-        assert self.web1.run("cat", f"/{DELETED}").returncode == 1
-        assert self.web1.exec("ls", f"/{APP}") == "data\nversion\n"
-        found = live.of(self.web1)
-        assert found.converged == generation(self._overlays)
+        assert not os.path.exists(f"{own}/{layer.CURE}"), when
+        assert not Freezer(self.web1.pid).asked(), when
+        assert self.web1.exec("cat", f"/{REPLACED}") == f"{self._count}\n", when
+        assert self.web1.run("cat", f"/{DELETED}").returncode == 1, when
+        assert self.web1.exec("ls", f"/{APP}") == "data\nversion\n", when
+        assert live.of(self.web1).converged == generation(self._overlays), when
 
     def release(self) -> None:
         """End what holds files."""
@@ -110,48 +114,43 @@ def of_the_cure(steps: list[str]) -> list[int]:
 
 @pytest.mark.updates_base
 def test_the_watcher_is_killed_and_starts_again(
-    rounds: Rounds, request: pytest.FixtureRequest
+    rounds: Rounds, tally: Tally, *, soak: bool
 ) -> None:
     """Killed before any step of a cure: the next one finishes it, and nothing is left behind."""
     rounds.begin()
     steps = rounds.steps()
     rounds.check()
-    numbers = range(1, len(steps) + 1)
-    for number in numbers if request.config.getoption("--soak") else of_the_cure(steps):
+    for number in range(1, len(steps) + 1) if soak else of_the_cure(steps):
         rounds.release()
         rounds.begin()
-        assert rounds.kill_watcher(number) == killed.KILLED, steps[number - 1]
-        rounds.watch()
-        try:
-            rounds.check()
-        except AssertionError as error:
-            raise AssertionError(f"killed before {steps[number - 1]}") from error
+        with tally.injected(WATCHER):
+            assert rounds.kill_watcher(number) == killed.KILLED, steps[number - 1]
+            rounds.watch()
+            rounds.check(f"killed before {steps[number - 1]}")
 
 
 @pytest.mark.updates_base
 def test_the_watcher_and_the_container_are_killed(
-    rounds: Rounds, request: pytest.FixtureRequest
+    rounds: Rounds, tally: Tally, *, soak: bool
 ) -> None:
     """Killed before any step of a cure, and the container, too: its next start finishes it."""
     web1 = rounds.web1
     rounds.begin()
     steps = rounds.steps()
     numbers = of_the_cure(steps)
-    if not request.config.getoption("--soak"):
-        armed = [number for number in numbers if "os.re" in steps[number - 1]]
-        numbers = armed[::2]
-    for number, kill in zip(numbers, [kill_init, kill_monitor, stop] * len(numbers), strict=False):
+    if not soak:
+        numbers = [number for number in numbers if "os.re" in steps[number - 1]][::2]
+    kills = itertools.cycle([kill_init, kill_monitor, stop])
+    for number, kill in zip(numbers, kills, strict=False):
         rounds.release()
         rounds.begin()
-        assert rounds.kill_watcher(number) == killed.KILLED, steps[number - 1]
-        kill(web1)
-        web1.wait("Stopped")
-        web1.start()
-        try:
-            rounds.check()
-        except AssertionError as error:
-            raise AssertionError(f"killed before {steps[number - 1]}, {kill.__name__}") from error
-        assert not os.path.exists(f"{web1.upper}/usr/share/app")
+        with tally.injected(BOTH):
+            assert rounds.kill_watcher(number) == killed.KILLED, steps[number - 1]
+            kill(web1)
+            web1.wait("Stopped")
+            web1.start()
+            rounds.check(f"killed before {steps[number - 1]}, {kill.__name__}")
+            assert not os.path.exists(f"{web1.upper}/usr/share/app")
 
 
 def kill_init(container: Instance) -> None:
@@ -186,7 +185,7 @@ _SWAP = "sleep {after}; rm -r /usr/share/app; ln -s / /usr/share/app"
 
 @pytest.mark.updates_base
 @pytest.mark.once
-def test_containers_that_fight_a_cure(overlays: Overlays) -> None:
+def test_containers_that_fight_a_cure(overlays: Overlays, tally: Tally, *, soak: bool) -> None:
     """Mounts, links, deep trees, forks and swaps while cures run: others are cured all the same.
 
     No file of the host that a link or a mount could lead to is touched, and nobody stays frozen.
@@ -202,11 +201,12 @@ def test_containers_that_fight_a_cure(overlays: Overlays) -> None:
         script = f"({swap}) & {_FIGHT}" if number else _FIGHT
         container.exec("sh", "-c", f"nohup sh -c '{script}' >/dev/null 2>&1 </dev/null &")
     host = {path: os.lstat(path) for path in ("/", "/etc", "/usr", "/usr/share", "/etc/hostname")}
-    for _ in range(5):
+    for _ in range(50 if soak else 5):
         rounds.release()
         rounds.begin()
-        rounds.watch()
-        rounds.check()
+        with tally.injected(FIGHT, len(evil)):
+            rounds.watch()
+            rounds.check()
     for path, before in host.items():
         assert os.lstat(path).st_mtime_ns == before.st_mtime_ns, path
     for container in evil:
