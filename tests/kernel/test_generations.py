@@ -17,7 +17,7 @@ from pycor_hooks import generations, instance, kernel, ledger, manifest, record
 from pycor_hooks.ledger import Update
 from pycor_hooks.plan import Base
 from tests.kernel.test_hooks import write
-from tests.kernel.test_watcher import reconciling, running, upgrade
+from tests.kernel.test_watcher import eventually, reconciling, running, upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -293,14 +293,12 @@ def test_watcher_keeps_manifests(
 
     async def scenario(reconciler: Reconciler) -> None:
         await reconciler.tick()
-        await _later(reconciler)
-        assert generation(of) == 1
+        await eventually(lambda: generation(of) == 1)
         with running(of):
             await reconciler.tick()
             write(f"{base}/usr/bin/fresh", "fresh\n")
         await reconciler.tick()
-        await _later(reconciler)
-        assert generation(of) == 2
+        await eventually(lambda: generation(of) == 2)
         await reconciler.tick()
 
     caplog.set_level("INFO")

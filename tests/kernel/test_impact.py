@@ -91,9 +91,9 @@ def test_what_the_container_has_of_its_own(packaged: str, of: Base, web: Contain
     """A file that upper has, or that the container deleted, is no business of the base's."""
     generations.update(of)
     web.start()
-    os.utime(f"{web.merged}/{TOOL}")
     with holding(web, TOOL) as found:
-        replace(packaged, TOOL)
+        os.utime(f"{web.merged}/{TOOL}")
+        write(f"{packaged}/{TOOL}", "in place\n")
         assert told(of, found) == [("tool", "1", "1", 1, None, None, None)]
     web.stop()
     shutil.rmtree(f"{web.upper}/usr")

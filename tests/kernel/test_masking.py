@@ -151,8 +151,9 @@ def test_opaque(web: Container, base: str, merged: str) -> None:
     shutil.rmtree(f"{merged}/usr")
     os.mkdir(f"{merged}/usr")
     wait_for_the_clock(web)
-    write(f"{merged}/usr/own", "own\n")
     replace(f"{base}/{TOOL}")
+    wait_for_the_clock(web)
+    write(f"{merged}/usr/own", "own\n")
     assert set(masked(web, base)) == {TOOL}
 
 
