@@ -130,15 +130,24 @@ def _histories(base: Base, generation: int | None) -> list[Iterator[Change]] | N
 
 def remove(daemon: str) -> bool:
     """Remove what is kept of the bases of a daemon, and nothing else; whether there was any."""
+    home = os.path.dirname(instance.state_of(daemon, ""))
     removed = False
-    for parent, _, names in os.walk(instance.state_of(daemon, ""), topdown=False):
-        for name in names:
+    for directory in (f"{home}/{key}" for key in _names(home)):
+        for name in _names(directory):
             if name.partition(".")[0] in ledger.FILES:
-                os.unlink(f"{parent}/{name}")
+                os.unlink(f"{directory}/{name}")
                 removed = True
-        _rmdir(parent)
-    _rmdir(instance.STATE)
+        _rmdir(directory)
+    for directory in (home, instance.STATE):
+        _rmdir(directory)
     return removed
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _rmdir(path: str) -> None:

@@ -24,11 +24,14 @@ MORE_MODULES = (
     *("live", "status", "usage"),
     *("doctor/bases", "doctor/containers", "doctor/explain", "doctor/insides", "doctor/leaks"),
     *("doctor/nextstart", "doctor/peek"),
+    *("drop", "dpkg", "generations", "giveback", "impact", "layerdiff", "ledger", "locate"),
+    *("manifest", "masking", "procs", "regular"),
 )
 
 _VOLUME = "an instance's volume: the container sees upper, and a base its rootfs; nothing above"
 _RECORD = "an overlay's directory below /run/pycor-hooks, which is root's, mode 0700"
 _PROC = "the kernel's word on a process; /proc/PID/root and its like would be the container's"
+_LAST_NAME = "one name in an open directory, by a call that does not follow it"
 _CGROUPS = "cgroupfs, which has no links"
 # What stands before the slash, as it is written -> why that is the host's.
 HOSTS = {
@@ -49,7 +52,9 @@ HOSTS = {
     "scratch": "a tmpfs of ours, below the overlay's directory",
     "RUN": "root's, mode 0700",
     "record.RUN": "root's, mode 0700",
-    "home": "the daemon's directory below RUN",
+    "home": "the daemon's directory below RUN, or STATE",
+    "_directory(Instance(*base))": "what is kept of bases, root's, mode 0700",
+    "self.own": "overlay/ in the volume",
     "daemon": "the daemon's state directory, in which nobody else may write",
     "self.daemon": "the daemon's state directory, in which nobody else may write",
     "lxcpath": "containers/ in the daemon's state directory",
@@ -60,6 +65,9 @@ HOSTS = {
     "self._own.directory": _CGROUPS,
     "/proc/{}/cgroup": _PROC,
     "/proc/{}/stat": _PROC,
+    "/proc/{}/ns/pid": _PROC,
+    "/proc/{}/maps": _PROC,
+    "/proc/{}/fd": _PROC,
     "/proc/{}/mountinfo": _PROC,
     "/proc/{}/ns/mnt": _PROC,
     "/proc/{}/ns/user": _PROC,
@@ -91,6 +99,25 @@ SITES = {
     ("nextstart", "plan", "hook.prefix"): "where the hooks are",
     ("nextstart", "_mount", "path"): "a scratch directory of ours",
     ("peek", "read", "/proc/self/fd/{}"): "what this descriptor has open",
+    ("regular", "opened", "/proc/self/fd/{}"): "what this descriptor has open",
+    ("drop", "check", "parts[:count]"): "for openat2(2), beneath the tree",
+    ("drop", "check", "/{}"): "a path for people",
+    ("drop", "own", "path"): "for openat2(2), beneath the tree",
+    ("dpkg", "owners", "LISTS"): "for openat2(2), beneath the tree",
+    ("giveback", "_is_held", "*trees.upper.place(step.path)"): _LAST_NAME,
+    ("giveback", "_is_held", "*trees.base.place(step.path)"): _LAST_NAME,
+    ("impact", "_of_users", "/{}"): "a path for people",
+    ("layerdiff", "_compare", "path"): "a path for people",
+    ("layerdiff", "is_whiteout", "/proc/self/fd/{}/{}"): _LAST_NAME,
+    ("locate", "find", "Instance(daemon.directory, *name).volume()"): _VOLUME,
+    ("locate", "find", "container.volume()"): _VOLUME,
+    ("manifest", "walk", "name"): "a path for people",
+    ("masking", "_remedy", "/{}"): "a path for people",
+    ("masking", "_remedy", "drop"): "a command for people",
+    ("masking", "_of_upper", "parts[:count]"): "for openat2(2), beneath the tree",
+    ("masking", "_place", "/proc/self/fd/{}/{}"): _LAST_NAME,
+    ("procs", "_linked", "/proc/{}/{}"): "exe, cwd or a descriptor, whose end is only looked at",
+    ("procs", "_read", "/proc/{}/{}"): "cgroup or comm",
     ("peek", "_note", "path"): "for openat2(2), beneath the tree, and for people",
     ("instance", "state_of", "escape(daemon)"): "two names below STATE, neither with a slash",
     ("journal", "read", "CURE"): "text for an error",
