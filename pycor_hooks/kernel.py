@@ -36,6 +36,7 @@ _AT_FDCWD = -100
 _AT_EMPTY_PATH = 0x1000
 _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_NO_AUTOMOUNT = 0x800
+_AT_STATX_DONT_SYNC = 0x4000
 _OPEN_TREE_CLONE = 0x1
 _OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH = 0x4
@@ -257,12 +258,25 @@ class Statx:
 
 def statx(path: str) -> Statx:
     """statx(2) of ``path`` itself: a symlink is not followed, nothing is automounted."""
+    return _statx(path, _AT_SYMLINK_NOFOLLOW | _AT_NO_AUTOMOUNT)
+
+
+def statx_of_target(path: str) -> Statx:
+    """statx(2) of what a link in /proc leads to, as the kernel remembers it.
+
+    It may be in a file system whose server is a container's, and never answers: that is not asked
+    (AT_STATX_DONT_SYNC).
+    """
+    return _statx(path, _AT_NO_AUTOMOUNT | _AT_STATX_DONT_SYNC)
+
+
+def _statx(path: str, flags: int) -> Statx:
     buffer = ctypes.create_string_buffer(256)
     _checked(
         _libc.statx(
             _AT_FDCWD,
             os.fsencode(path),
-            _AT_SYMLINK_NOFOLLOW | _AT_NO_AUTOMOUNT,
+            flags,
             _STATX_BASIC_STATS | _STATX_BTIME,
             buffer,
         ),

@@ -11,6 +11,8 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from pycor_hooks import kernel
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -156,8 +158,8 @@ def _linked(pid: int, names: Iterable[str], *, mapped: bool) -> Iterator[Used]:
         try:
             path = os.readlink(os.fsencode(link))
             if path.startswith(b"/"):
-                found = os.stat(link)
-                yield _used(path, found.st_dev, found.st_ino, mapped=mapped)
+                found = kernel.statx_of_target(link)
+                yield _used(path, found.dev, found.ino, mapped=mapped)
         except OSError:
             continue
 

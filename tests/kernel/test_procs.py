@@ -8,13 +8,14 @@ import mmap
 import os
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lab.payload import Payload
 from lab.wait import until
-from pycor_hooks import procs
+from pycor_hooks import kernel, procs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +110,26 @@ def test_executable() -> None:
     status = os.stat(executable)
     used = procs.Used(executable, status.st_dev, status.st_ino, mapped=True, deleted=False)
     assert used in set(procs.used(os.getpid()))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="no FUSE here")
+def test_file_system_that_never_answers(tmp_path: Path) -> None:
+    """What a process has open in one whose server is mute keeps nobody waiting."""
+    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+    kernel.mount("mute", str(tmp_path), "fuse", 0, options)
+    place = os.open(tmp_path, os.O_PATH | os.O_CLOEXEC)
+    process = subprocess.Popen(["sleep", "infinity"], stdin=place)
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(lambda: {one.path for one in procs.used(process.pid)})
+        try:
+            assert str(tmp_path) in found.result(timeout=5)
+        finally:
+            os.close(device)  # which ends every wait for it
+            process.kill()
+            process.wait()
+            os.close(place)
+            kernel.umount(str(tmp_path))
 
 
 def test_a_process_that_is_gone() -> None:
