@@ -15,7 +15,14 @@ from lab.watcher import Process
 from pycor_hooks.follow import OPEN_TIMEOUT, PING_INTERVAL, PING_TIMEOUT
 from pycor_hooks.plan import Base
 from pycor_hooks.watcher import TICK
-from tests.faults.watched import CAUGHT_UP_S, Overlays, assert_as_before, place, wait_following
+from tests.faults.watched import (
+    CAUGHT_UP_S,
+    Overlays,
+    assert_as_before,
+    place,
+    wait_converged,
+    wait_following,
+)
 from tests.kernel.test_watcher import running
 from tests.unit.fake_daemon import BadDaemon, FakeDaemon, babbling, frozen, mute
 
@@ -52,6 +59,7 @@ def test_bad_daemons(tally: Tally) -> None:
             watching = cleanup.enter_context(Process({}, f"{sound}/watcher.log", words=words))
             wait_following(fake)
             until(lambda: all(daemon.connections for daemon in bad.values()), what="all are tried")
+            wait_converged(*overlays)
             before = watching.usage
             _say_nothing(tally, where, overlays)
             change = overlays[sound].change_base()

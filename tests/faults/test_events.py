@@ -27,6 +27,7 @@ from tests.faults.watched import (
     Overlays,
     assert_as_before,
     place,
+    wait_converged,
     wait_following,
     wait_idle,
 )
@@ -74,6 +75,7 @@ def watching(fake: FakeDaemon) -> Iterator[Process]:
     directory = fake.daemon.directory
     with Process({"LXD_DIR": directory}, f"{directory}/watcher.log") as process:
         wait_following(fake)
+        wait_converged(directory)
         yield process
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lab.liblxc import Container, make_base
 from lab.wait import until
+from pycor_hooks import generations, registry
 from pycor_hooks.watcher import TICK
 
 if TYPE_CHECKING:
@@ -34,10 +35,16 @@ LIMIT = 35 * 1024
 
 @contextlib.contextmanager
 def place() -> Iterator[str]:
-    """A made-up daemon's directory, whose path leaves room for the names of sockets."""
+    """A made-up daemon's directory, whose path leaves room for the names of sockets.
+
+    What a watcher has kept of its bases is gone afterwards.
+    """
     with TemporaryDirectory(prefix="pycor-") as path:
         os.chmod(path, 0o755)
-        yield path
+        try:
+            yield path
+        finally:
+            generations.remove(path)
 
 
 class Overlays:
@@ -97,6 +104,17 @@ def wait_idle(watching: Process) -> Usage:
     """Wait until it has nothing to do; what it holds then."""
     until(lambda: not cpu_s(watching, 0.2), what="the watcher is idle")
     return watching.usage
+
+
+def wait_converged(*directories: str) -> None:
+    """Wait until the overlays of daemons have converged with bases that the watcher first sees.
+
+    It waits for the disk then, and is not idle, though it takes no time.
+    """
+    until(
+        lambda: all(one.converged for one in registry.records(list(directories))),
+        what="all have converged",
+    )
 
 
 def assert_as_before(watching: Process, before: Usage) -> None:
