@@ -69,6 +69,7 @@ def test_what_is_granted_is_enough(overlays: Overlays) -> None:
         publish(overlays.base, 1)
         refreshes.wait(timeout_s=SEEN_AFTER_S)
         assert [seen(each) for each in (web1, web2, web3)] == [of(1)] * 3
+        watching.wait_log("base: generation ")
         kill(web2)
         watching.wait_log("web2: its monitor is gone; overlay taken down")
         assert live.mounts(overlays) == [web1.merged, web3.merged]
