@@ -147,6 +147,7 @@ def test_a_race(overlays: Overlays, tally: Tally, victim: Path) -> None:
         flipping.result()
 
 
+@pytest.mark.once
 def test_a_root_without_its_directories(
     overlays: Overlays, tally: Tally, victim: Path, *, soak: bool
 ) -> None:
