@@ -34,7 +34,7 @@ HOOK_TIMES = pytest.StashKey[dict[str, list[float]]]()
 
 
 # Examples for each property; 15 properties, and no failing example is kept in the clone.
-settings.register_profile("faults", max_examples=200, deadline=None, database=None)
+settings.register_profile("faults", max_examples=150, deadline=None, database=None)
 settings.register_profile("soak", settings.get_profile("faults"), max_examples=8_000)
 
 

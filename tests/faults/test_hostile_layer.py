@@ -113,7 +113,8 @@ def test_many_files(
     trace = os.path.join(tmp_path, "trace")
     raw_lxc = overlays.client("profile", "get", overlays.image, "raw.lxc").stdout
     hook = f"{overlays.prefix}/hooks/pre-start"
-    traced = raw_lxc.replace(hook, f"/usr/bin/strace -D -f -o {trace} {hook}")
+    strace = "/usr/bin/strace -D -f --seccomp-bpf -e trace=%file,getdents64"
+    traced = raw_lxc.replace(hook, f"{strace} -o {trace} {hook}")
     container.set(**{"raw.lxc": traced})
     number = 1_000_000 if soak else 10_000
 

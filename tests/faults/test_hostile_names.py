@@ -39,7 +39,7 @@ def test_a_name_for_the_terminal(overlays: Overlays, watcher: Watcher, tally: Ta
     commands = [
         *(("status", f"{HOSTILE}/web1"), ("remount", "--base", HOSTILE)),
         *(("profile", "--project", HOSTILE), ("profile", "--name", HOSTILE)),
-        *(("doctor",), ("doctor", f"{HOSTILE}/web2")),
+        ("doctor", f"{HOSTILE}/web2"),
         ("uninstall", "--prefix", overlays.prefix),
     ]
     with tally.injected("a name with escapes for the terminal", len(commands) + 1):
