@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from pycor_hooks.record import Record
     from pycor_hooks.staleness import Reason
 
+LOCK_TIMEOUT = 5.0
+"""Seconds to wait for a hook, or for a converge."""
+
 
 def check(upper: Tree, path: str) -> None:
     """Refuse a path where the base's would not show, with nothing there of the container's.
@@ -73,7 +76,7 @@ def from_stopped(where: Layer, paths: Iterable[str]) -> None:
         StillHeld: a hook holds the lock of its overlay.
     """
     directory = record.directory_of(where.container.daemon, where.container.key)
-    with registry.Lock(directory):
+    with registry.Lock(directory, timeout=LOCK_TIMEOUT):
         try:
             if os.path.exists(f"{directory}/state") or where.container.running():
                 raise Restarted(name=where.container.label)
@@ -110,7 +113,7 @@ def from_running(found: Record, paths: Iterable[str]) -> dict[str, Reason]:
         CannotFreeze: it is in no cgroup that can be frozen.
         StillHeld: it is being converged, or a hook is at work.
     """
-    with registry.Lock(found.directory):
+    with registry.Lock(found.directory, timeout=LOCK_TIMEOUT):
         now = takedown.again(found)
         if now is None:
             raise Restarted(name=found.name)

@@ -292,7 +292,7 @@ def test_locked(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a hook is at work on the overlay nothing is taken from it."""
     patient.stop()
     layer = where(patient)
-    monkeypatch.setattr(registry, "LOCK_TIMEOUT", 0.0)
+    monkeypatch.setattr(drop, "LOCK_TIMEOUT", 0.0)
     with registry.Lock(patient.web.directory), pytest.raises(StillHeld):
         drop.from_stopped(layer, [HOSTNAME])
     os.rmdir(patient.web.directory)
