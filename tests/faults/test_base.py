@@ -120,7 +120,7 @@ class Group:
     @property
     def name(self) -> str:
         """What the table calls it."""
-        return f"base {self.fault.what} while 20 containers start"
+        return f"base {self.fault.what} while containers on it start"
 
     def start(self, pool: ThreadPoolExecutor, *, after: int) -> None:
         """Start all of them, and strike once some have started."""
@@ -187,7 +187,7 @@ def test_base(overlays: Overlays, tally: Tally, seed: int, *, soak: bool) -> Non
     else:  # where a refusal takes LXD 30 s, only those after which all can start
         rounds = [FAULTS[3:] if overlays.daemon.kind == "lxd" else FAULTS]
     for faults in rounds:
-        groups = [Group(overlays, fault, 20 // len(faults)) for fault in faults]
+        groups = [Group(overlays, fault, 20 if soak else 3) for fault in faults]
         with ThreadPoolExecutor(40) as pool:
             strikes = [
                 pool.submit(_strike, group, tally, pool, random.randrange(len(group.webs)))
