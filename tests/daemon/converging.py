@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lab import live
 from lab.wait import until
 from pycor_hooks import generations
+from pycor_hooks.freezer import Freezer
 from pycor_hooks.plan import Base
 
 if TYPE_CHECKING:
@@ -44,15 +46,43 @@ def hold(container: Instance, path: str) -> None:
 
 
 def holding(container: Instance) -> list[str]:
-    """What the processes of :func:`hold` hold, by the kernel's word."""
-    script = 'for pid in $(pidof sleep); do readlink "/proc/$pid/fd/0"; done'
-    return container.run("sh", "-c", script).stdout.splitlines()
+    """What processes of a container have as their standard input, as the container names it.
+
+    Asked of the host's /proc, as LXD's exec now and then loses what a short command has printed.
+    """
+    return [path for task in tasks(container) if (path := _link(f"/proc/{task}/fd/0"))]
 
 
-def mapped(container: Instance) -> set[str]:
-    """The files that processes of a container have mapped, as it names them."""
-    lines = container.run("sh", "-c", "cat /proc/[0-9]*/maps").stdout.splitlines()
-    return {line.split(None, 5)[5] for line in lines if " /" in line}
+def mapped(container: Instance) -> dict[int, set[str]]:
+    """The files that each process of a container has mapped, as the container names them."""
+    return {task: set(_mapped(task)) for task in tasks(container)}
+
+
+def tasks(container: Instance) -> list[int]:
+    """All threads of a container, as the host numbers them."""
+    return list(Freezer(container.pid).tasks())
+
+
+def inode(container: Instance, path: str) -> int:
+    """The inode that a lookup gives in the container's tree."""
+    return os.lstat(container.merged + path).st_ino
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""  # it is gone
+
+
+def _mapped(task: int) -> Iterator[str]:
+    try:
+        with open(f"/proc/{task}/maps") as lines:
+            for line in lines:
+                if " /" in line:
+                    yield line.rstrip("\n").split(None, 5)[5]
+    except OSError:
+        return  # it is gone
 
 
 def generation(overlays: Overlays) -> int:

@@ -73,9 +73,10 @@ class Rounds:
         own = os.path.dirname(self.web1.upper)
         assert not os.path.exists(f"{own}/{layer.CURE}"), when
         assert not Freezer(self.web1.pid).asked(), when
-        assert self.web1.exec("cat", f"/{REPLACED}") == f"{self._count}\n", when
-        assert self.web1.run("cat", f"/{DELETED}").returncode == 1, when
-        assert self.web1.exec("ls", f"/{APP}") == "data\nversion\n", when
+        with open(f"{self.web1.merged}/{REPLACED}") as file:
+            assert file.read() == f"{self._count}\n", when
+        assert not os.path.exists(f"{self.web1.merged}/{DELETED}"), when
+        assert set(os.listdir(f"{self.web1.merged}/{APP}")) == {"data", "version"}, when
         assert live.of(self.web1).converged == generation(self._overlays), when
 
     def release(self) -> None:
