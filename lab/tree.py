@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A directory tree, described byte for byte, so that two moments can be compared."""
+"""A directory tree, described byte for byte, so that two moments can be compared.
+
+Paths may be longer than a system call takes, and deeper than there are descriptors.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from pycor_hooks.descent import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Entry(NamedTuple):
@@ -25,11 +33,28 @@ class Entry(NamedTuple):
 def describe(root: str) -> dict[str, Entry]:
     """Every entry below ``root``, and ``.`` itself, by its relative path."""
     found = {".": _entry(root)}
-    for directory, names, files in os.walk(root):
-        for name in (*names, *files):
-            path = os.path.join(directory, name)
-            found[os.path.relpath(path, root)] = _entry(path)
+    with Place(root) as place:
+        found |= _below(place)
     return found
+
+
+def _below(place: Place) -> Iterator[tuple[str, Entry]]:
+    names: list[str] = []
+    pending = [os.listdir(place.fd)]
+    while pending:
+        if pending[-1]:
+            name = pending[-1].pop()
+            entry = _entry(f"/proc/self/fd/{place.fd}/{name}")
+            yield "/".join([*names, name]), entry
+            if stat.S_ISDIR(entry.mode):
+                place.enter(name)
+                names.append(name)
+                pending.append(os.listdir(place.fd))
+        else:
+            pending.pop()
+            if pending:
+                place.leave()
+                names.pop()
 
 
 def changes(before: dict[str, Entry], after: dict[str, Entry]) -> list[str]:

@@ -221,6 +221,15 @@ class StrayClash(PycorError):
     )
 
 
+class StrayFailed(PycorError):
+    """Something in the bare rootfs could not be read, or not be written into the container."""
+
+    template = (
+        "cannot put {path} into the container ({error}, errno {code}): what came before it is "
+        "there; see what is wrong with that file or its disk, and start the container again"
+    )
+
+
 class OwnSystem(PycorError):
     """The container's rootfs is not bare but holds an operating system."""
 

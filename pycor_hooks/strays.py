@@ -17,7 +17,8 @@ import errno
 import os
 import stat
 
-from pycor_hooks.errors import OwnSystem, StrayClash
+from pycor_hooks.descent import OPEN, Pair, Place, lstat
+from pycor_hooks.errors import NoSpace, OwnSystem, StrayClash, StrayFailed
 from pycor_hooks.layer import KINDS
 
 TYPE_CHECKING = False
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     HostIds = Callable[[int, int], tuple[int | None, int | None]]
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = ".pycor-hooks.new"
 _OWN_SYSTEM = ("sbin/init", "usr/sbin/init", "etc/os-release", "usr/lib/os-release")
 _METADATA_LIMIT = 1 << 20
@@ -61,6 +61,7 @@ class Strays:
         self._merged = merged
         self._host_ids = host_ids
         self._create_only = create_only
+        self._at = ""
 
     def check(self) -> None:
         """Look whether all of it can be moved.
@@ -68,80 +69,112 @@ class Strays:
         Raises:
             OwnSystem: the rootfs is not bare but holds an operating system.
             StrayClash: a stray cannot take the place of what the container has.
+            StrayFailed: one cannot be looked at.
         """
+        self._named(self._look)
+
+    def move(self) -> None:
+        """Move everything, or nothing where :meth:`check` raises.
+
+        Raises:
+            NoSpace, StrayFailed: one could not be read or written; those before it are moved.
+        """
+        self.check()
+        self._named(self._move)
+
+    def _named(self, step: Callable[[], None]) -> None:
+        """Do a step, whose errors are given the path where they happened."""
+        try:
+            step()
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                own = f"{os.path.dirname(self._bare)}/overlay"
+                raise NoSpace(path=own, error=error.strerror) from error
+            path = self._bare + self._at
+            raise StrayFailed(path=path, error=error.strerror, code=error.errno) from error
+
+    def _look(self) -> None:
         for path in _OWN_SYSTEM:
             if _exists_beneath(self._bare, path):
                 raise OwnSystem(name=self._name, path=f"{self._bare}/{path}")
-        self._walk(self._check)
+        with Place(self._bare) as source, Place(self._merged) as target:
+            self._descend(Pair(source, target), self._check, Pair.leave)
 
-    def move(self) -> None:
-        """Move everything, or nothing where :meth:`check` raises."""
-        self.check()
-        self._walk(self._move_all)
+    def _move(self) -> None:
+        with Place(self._bare) as source, Place(self._merged) as target:
+            self._descend(Pair(source, target), self._take, self._remove_emptied)
 
-    def _walk(self, step: Callable[[int, int, str], None]) -> None:
-        source, target = os.open(self._bare, _DIRECTORY), os.open(self._merged, _DIRECTORY)
-        try:
-            step(source, target, "")
-        finally:
-            os.close(source)
-            os.close(target)
+    def _descend(
+        self, pair: Pair, visit: Callable[[Pair, str], bool], leave: Callable[[Pair], None]
+    ) -> None:
+        """Visit everything in the bare rootfs.
 
-    def _check(self, source: int, target: int | None, path: str) -> None:
-        """Refuse clashes below one directory; ``target`` is None where the container has none."""
-        for name in os.listdir(source):
-            here = f"{path}/{name}"
-            mine = os.stat(name, dir_fd=source, follow_symlinks=False)
-            kind = stat.S_IFMT(mine.st_mode)
-            theirs = None if target is None else _lstat(name, target)
-            other = None if theirs is None else stat.S_IFMT(theirs.st_mode)
-            if kind not in _ACCEPTED:
-                self._clash(here, kind, "no use for one")
-            if None in self._host_ids(mine.st_uid, mine.st_gid):
-                self._clash(here, kind, f"no id for its owner {mine.st_uid}:{mine.st_gid}")
-            if other is not None and (kind == stat.S_IFDIR) != (other == stat.S_IFDIR):
-                self._clash(here, kind, KINDS[other])
-            if kind == stat.S_IFDIR:
-                self._check_directory(source, None if other is None else target, name, here)
+        Args:
+            pair: the roots.
+            visit: called for each name, with the directory that it is in; whether it entered it.
+            leave: called for each directory that was entered, when all in it was visited.
+        """
+        pending = [os.listdir(pair.source.fd)]
+        while pending:
+            if pending[-1]:
+                name = pending[-1].pop()
+                self._at = pair.path_of(name)
+                if visit(pair, name):
+                    pending.append(os.listdir(pair.source.fd))
+            else:
+                pending.pop()
+                if pending:
+                    leave(pair)
 
-    def _check_directory(self, source: int, target: int | None, name: str, path: str) -> None:
-        below = os.open(name, _DIRECTORY, dir_fd=source)
-        beside = None if target is None else os.open(name, _DIRECTORY, dir_fd=target)
-        try:
-            self._check(below, beside, path)
-        finally:
-            os.close(below)
-            if beside is not None:
-                os.close(beside)
+    def _check(self, pair: Pair, name: str) -> bool:
+        """Refuse a clash."""
+        mine = os.stat(name, dir_fd=pair.source.fd, follow_symlinks=False)
+        kind = stat.S_IFMT(mine.st_mode)
+        theirs = pair.target_of(name)
+        other = None if theirs is None else stat.S_IFMT(theirs.st_mode)
+        if kind not in _ACCEPTED:
+            self._clash(kind, "no use for one")
+        if None in self._host_ids(mine.st_uid, mine.st_gid):
+            self._clash(kind, f"no id for its owner {mine.st_uid}:{mine.st_gid}")
+        if other is not None and (kind == stat.S_IFDIR) != (other == stat.S_IFDIR):
+            self._clash(kind, KINDS[other])
+        if kind != stat.S_IFDIR:
+            return False
+        pair.enter(name)
+        return True
 
-    def _clash(self, path: str, kind: int, other: str) -> None:
+    def _clash(self, kind: int, other: str) -> None:
+        path = self._at
         raise StrayClash(path=path, kind=KINDS[kind], other=other, bare=self._bare + path)
 
-    def _move_all(self, source: int, target: int, path: str) -> None:
-        for name in os.listdir(source):
-            mine = os.stat(name, dir_fd=source, follow_symlinks=False)
-            if stat.S_ISDIR(mine.st_mode):
-                self._move_directory(source, target, name, mine, f"{path}/{name}")
-                continue
-            if not (f"{path}/{name}" in self._create_only and _lstat(name, target)):
-                self._copy(source, target, name, mine)
-            os.unlink(name, dir_fd=source)
+    def _take(self, pair: Pair, name: str) -> bool:
+        """Move a file or a link, make or merge a directory."""
+        mine = os.stat(name, dir_fd=pair.source.fd, follow_symlinks=False)
+        if stat.S_ISDIR(mine.st_mode):
+            if pair.target_of(name) is None:
+                self._make_directory(pair.target.fd, name, mine)
+            pair.enter(name)
+            return True
+        if not (self._at in self._create_only and pair.target_of(name)):
+            self._copy(pair.source.fd, pair.target.fd, name, mine)
+        os.unlink(name, dir_fd=pair.source.fd)
+        return False
 
-    def _move_directory(
-        self, source: int, target: int, name: str, mine: os.stat_result, path: str
-    ) -> None:
-        if _lstat(name, target) is None:
-            _discard_temporary(target)
-            os.mkdir(_TEMPORARY, 0o700, dir_fd=target)
-            self._dress(os.open(_TEMPORARY, _DIRECTORY, dir_fd=target), mine)
-            os.rename(_TEMPORARY, name, src_dir_fd=target, dst_dir_fd=target)
-        below, beside = (os.open(name, _DIRECTORY, dir_fd=at) for at in (source, target))
+    def _remove_emptied(self, pair: Pair) -> None:
+        name = pair.names[-1]
+        pair.leave()
+        os.rmdir(name, dir_fd=pair.source.fd)
+
+    def _make_directory(self, target: int, name: str, mine: os.stat_result) -> None:
+        """Make it under another name, so that a kill leaves it out or whole."""
+        _discard_temporary(target)
+        os.mkdir(_TEMPORARY, 0o700, dir_fd=target)
+        made = os.open(_TEMPORARY, OPEN, dir_fd=target)
         try:
-            self._move_all(below, beside, path)
+            self._dress(made, mine)
         finally:
-            os.close(below)
-            os.close(beside)
-        os.rmdir(name, dir_fd=source)
+            os.close(made)
+        os.rename(_TEMPORARY, name, src_dir_fd=target, dst_dir_fd=target)
 
     def _copy(self, source: int, target: int, name: str, mine: os.stat_result) -> None:
         """Put a file or a symlink in place by a rename: a kill leaves the old one or the new."""
@@ -165,27 +198,27 @@ class Strays:
                 writer = os.open(
                     _TEMPORARY, flags | os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=target
                 )
-                while os.sendfile(writer, reader, None, _COPY_CHUNK):
-                    pass
-                os.fsync(writer)
-                self._dress(writer, mine)
+                try:
+                    while os.sendfile(writer, reader, None, _COPY_CHUNK):
+                        pass
+                    os.fsync(writer)
+                    self._dress(writer, mine)
+                finally:
+                    os.close(writer)
             finally:
                 os.close(reader)
 
     def _dress(self, descriptor: int, mine: os.stat_result) -> None:
-        """Give what was made its owner, mode and times, and close it."""
-        try:
-            uid, gid = self._host_ids(mine.st_uid, mine.st_gid)
-            os.fchown(descriptor, uid or 0, gid or 0)
-            os.fchmod(descriptor, stat.S_IMODE(mine.st_mode))
-            os.utime(descriptor, ns=(mine.st_atime_ns, mine.st_mtime_ns))
-        finally:
-            os.close(descriptor)
+        """Give what was made its owner, mode and times."""
+        uid, gid = self._host_ids(mine.st_uid, mine.st_gid)
+        os.fchown(descriptor, uid or 0, gid or 0)
+        os.fchmod(descriptor, stat.S_IMODE(mine.st_mode))
+        os.utime(descriptor, ns=(mine.st_atime_ns, mine.st_mtime_ns))
 
 
 def _discard_temporary(directory: int) -> None:
     """Remove what a kill left half made; not a directory that holds something."""
-    found = _lstat(_TEMPORARY, directory)
+    found = lstat(_TEMPORARY, directory)
     if found and stat.S_ISDIR(found.st_mode):
         os.rmdir(_TEMPORARY, dir_fd=directory)
     elif found:
@@ -225,14 +258,14 @@ def create_only_paths(volume: str) -> set[str]:
 
 def _exists_beneath(root: str, path: str) -> bool:
     """Whether ``path`` exists below ``root``, with no symlink followed."""
-    descriptor = os.open(root, _DIRECTORY)
+    descriptor = os.open(root, OPEN)
     try:
         *parents, name = path.split("/")
         for parent in parents:
-            below = os.open(parent, _DIRECTORY, dir_fd=descriptor)
+            below = os.open(parent, OPEN, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = below
-        return _lstat(name, descriptor) is not None
+        return lstat(name, descriptor) is not None
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
@@ -241,10 +274,3 @@ def _exists_beneath(root: str, path: str) -> bool:
         raise
     finally:
         os.close(descriptor)
-
-
-def _lstat(name: str, directory: int) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None

@@ -2,19 +2,17 @@
 """How much disk a container's own layer takes.
 
 The tree was written by the container's root, so every step goes from a directory's descriptor to
-a name in it, follows no link, and stays on the file system where it began.
+a name in it, follows no link, and stays on the file system where it began, however deep it goes.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
-# Each level holds a descriptor. No system has a tree so deep; a container may make one.
-MAX_DEPTH = 256
+from pycor_hooks.descent import Place
+
 BLOCK = 512
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def upper_bytes(upperdir: str) -> int:
@@ -24,39 +22,50 @@ def upper_bytes(upperdir: str) -> int:
         upperdir: its root; the directories above it are the host's.
 
     Raises:
-        OSError: it cannot be read, or is deeper than MAX_DEPTH (ELOOP).
+        OSError: it cannot be read.
     """
-    root = os.open(upperdir, _OPEN)
+    with Place(upperdir) as place:
+        here = os.fstat(place.fd)
+        blocks = here.st_blocks
+        seen: set[int] = set()
+        pending: list[list[str]] = []
+        while True:
+            subdirectories, more = _measure(place.fd, here.st_dev, seen)
+            blocks += more
+            pending.append(subdirectories)
+            if not _go_on(place, pending, here.st_dev):
+                return blocks * BLOCK
+
+
+def _go_on(place: Place, pending: list[list[str]], device: int) -> bool:
+    """Go to the next directory; whether there is one.
+
+    Args:
+        place: where we are.
+        pending: the subdirectories to enter yet, of the root, of the one below it, and so on.
+        device: of the file system to stay on.
+    """
+    while pending:
+        if pending[-1]:
+            if _enter(place, pending[-1].pop(), device):
+                return True
+        else:
+            pending.pop()
+            if pending:
+                place.leave()
+    return False
+
+
+def _enter(place: Place, name: str, device: int) -> bool:
+    """Go into a subdirectory, unless it is gone, something else now, or another file system."""
     try:
-        here = os.fstat(root)
-        return (here.st_blocks + _walk(root, here.st_dev, set(), MAX_DEPTH)) * BLOCK
-    finally:
-        os.close(root)
-
-
-def _walk(directory: int, device: int, seen: set[int], depth: int) -> int:
-    """The blocks of all that is in a directory, and below it."""
-    if not depth:
-        raise OSError(errno.ELOOP, f"more than {MAX_DEPTH} directories deep")
-    subdirectories, blocks = _measure(directory, device, seen)
-    for name in subdirectories:
-        child = _enter(directory, name)
-        if child is None:
-            continue
-        try:
-            if os.fstat(child).st_dev == device:
-                blocks += _walk(child, device, seen, depth - 1)
-        finally:
-            os.close(child)
-    return blocks
-
-
-def _enter(directory: int, name: str) -> int | None:
-    """Open a subdirectory; None where it is gone, or now something else."""
-    try:
-        return os.open(name, _OPEN, dir_fd=directory)
+        place.enter(name)
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return False
+    if os.fstat(place.fd).st_dev == device:
+        return True
+    place.leave()
+    return False
 
 
 def _measure(directory: int, device: int, seen: set[int]) -> tuple[list[str], int]:
