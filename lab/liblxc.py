@@ -10,7 +10,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from pycor_hooks import mountinfo, record
+from pycor_hooks import mountinfo, record, tree
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -58,6 +58,7 @@ class Container:
         self.directory = record.directory_of(daemon, name)
         self.merged = f"{self.directory}/merged"
         self.log_path = f"{daemon}/{name}.log"
+        self.hooks = f"{REPOSITORY}/hooks"
         self.idmap: tuple[str, ...] = ()
         self.config = ""
         self.monitor: Monitor | None = None
@@ -76,7 +77,7 @@ class Container:
             "LXC_HOOK_TYPE": hook,
             "LXC_PID": str(self.init.pid if self.init else 0),
         }
-        return [f"{REPOSITORY}/hooks/{hook}", *arguments], env
+        return [f"{self.hooks}/{hook}", *arguments], env
 
     def hook(self, hook: str, *arguments: str, monitor: Monitor | None = None) -> int:
         """Run one hook as a child of the monitor."""
@@ -121,6 +122,11 @@ class Container:
         if self.monitor:
             self.kill_monitor()
 
+    def forget_log(self) -> None:
+        """Have lxc.log.file begin anew, as at each start."""
+        if os.path.exists(self.log_path):
+            os.unlink(self.log_path)
+
     def log(self) -> str:
         """What was written to lxc.log.file."""
         if not os.path.exists(self.log_path):
@@ -132,6 +138,25 @@ class Container:
         """The mounts that are ours and this container's, wherever they are."""
         places = {self.merged, self.rootfs}
         return [mount for mount in mountinfo.read() if mount.target in places]
+
+
+def compiled_hooks(prefix: str) -> str:
+    """Install the hooks without the checks that an operator's prefix gets.
+
+    Args:
+        prefix: an empty directory.
+
+    Returns:
+        The directory that the hooks are run from.
+    """
+    files = {}
+    for target, source in tree.sources().items():
+        with open(source, "rb") as file:
+            files[target] = file.read()
+    name = tree.name_of(files, tree.ask_python())
+    tree.build(prefix, name, files)
+    tree.switch(prefix, name)
+    return f"{prefix}/{tree.LINK}"
 
 
 def make_volume(daemon: str, name: str) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,11 +14,12 @@ _HEADINGS = ("fault", "injected", "survived", "lost or leaked")
 
 
 class Tally:
-    """Counts, for each fault, how often it was injected and what came of it."""
+    """Counts, for each fault, how often it was injected and what came of it; in any thread."""
 
     def __init__(self) -> None:
         self._rows: dict[str, list[int]] = {}
         self._latest = ""
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def injected(self, fault: str, times: int = 1) -> Iterator[None]:
@@ -27,11 +29,10 @@ class Tally:
             fault: what the table calls it, such as "EIO at a system call of pre-start".
             times: how often it is injected in the block.
         """
-        row = self._rows.setdefault(fault, [0, 0, 0])
         self._latest = fault
-        row[0] += times
+        self._count(fault, 0, times)
         yield
-        row[1] += times
+        self._count(fault, 1, times)
 
     def lost(self, fault: str, what: Sequence[str]) -> None:
         """Count what is gone or was left behind after a fault, and fail where there is any.
@@ -39,13 +40,17 @@ class Tally:
         Raises:
             AssertionError: there is; it is named.
         """
-        self._rows.setdefault(fault, [0, 0, 0])[2] += len(what)
+        self._count(fault, 2, len(what))
         assert not what, f"{fault}: lost or leaked:\n" + "\n".join(what)
 
     def leaked_afterwards(self) -> None:
         """Count a leak that was found when a case had ended, for the last fault in it."""
         if self._latest:
-            self._rows[self._latest][2] += 1
+            self._count(self._latest, 2, 1)
+
+    def _count(self, fault: str, column: int, times: int) -> None:
+        with self._lock:
+            self._rows.setdefault(fault, [0, 0, 0])[column] += times
 
     def lines(self) -> list[str]:
         """The table, a line for each fault; nothing where none was injected."""

@@ -85,6 +85,12 @@ def error(upperdir: str, seen_as: str) -> StillHeld:
         upperdir: for people.
         seen_as: as the mount table shows it, with the staged name of a mapped layer.
     """
+    if _shows("thread-self", seen_as):
+        return StillHeld(
+            path=upperdir,
+            holder="an overlay that is hidden below another mount",
+            remedy="pycor-hooks watch --once brings it back, and takes it down if nobody uses it",
+        )
     process = _holder_of(seen_as)
     found = f"process {process}" if process else "a process"
     return StillHeld(

@@ -52,24 +52,38 @@ class Instance:
         return f"{self.daemon}/containers/{self.key}"
 
     def volume(self) -> str:
-        """The real path of the instance's volume; it need not exist."""
-        return os.path.realpath(self.link)
+        """The real path of the instance's volume; it need not exist.
+
+        Raises:
+            OSError: it cannot be told. Without ``strict`` every error is taken for a path's end.
+        """
+        try:
+            return os.path.realpath(self.link, strict=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return os.path.realpath(self.link)
 
     def rootfs(self) -> str:
         """The real path of the instance's rootfs; it need not exist."""
         return f"{self.volume()}/rootfs"
 
     def running(self) -> bool:
-        """Whether the instance's [lxc monitor] lives: whether it listens on liblxc's socket.
+        """Whether the instance's [lxc monitor] lives: whether it listens on liblxc's socket."""
+        try:
+            return self.monitor() > 0
+        except BlockingIOError:
+            return _has_monitor(f"{self.daemon}/containers", self.key)
+
+    def monitor(self) -> int:
+        """The pid of the instance's [lxc monitor], which listens on liblxc's socket, or 0.
 
         Any user of the host may listen on such a name and hold off every refresh: only a socket
         of our own user's, root's, counts.
+
+        Raises:
+            BlockingIOError: somebody listens who is too busy to be asked.
         """
-        lxcpath = f"{self.daemon}/containers"
-        try:
-            return kernel.listener(command_socket(lxcpath, self.key)) == os.geteuid()
-        except BlockingIOError:
-            return _has_monitor(lxcpath, self.key)
+        found = kernel.listener(command_socket(f"{self.daemon}/containers", self.key))
+        return found[0] if found and found[1] == os.geteuid() else 0
 
 
 def command_socket(lxcpath: str, key: str) -> bytes:
@@ -247,15 +261,13 @@ class Config:
 
     Attributes:
         idmap: the values of its ``lxc.idmap`` lines.
-        log_file: ``lxc.log.file``, what ``lxc info --show-log`` shows; "" when there is none.
         readonly: whether the daemon asked for a read-only rootfs.
     """
 
-    __slots__ = ("idmap", "log_file", "readonly")
+    __slots__ = ("idmap", "readonly")
 
     def __init__(self, text: str) -> None:
         self.idmap: list[str] = []
-        self.log_file = ""
         self.readonly = False
         for line in text.split("\n"):
             name, _, value = line.partition("=")
@@ -263,7 +275,5 @@ class Config:
             value = value.strip()
             if name == "lxc.idmap":
                 self.idmap.append(value)
-            elif name == "lxc.log.file":
-                self.log_file = value
             elif name == "lxc.rootfs.options" and "ro" in value.split(","):
                 self.readonly = True

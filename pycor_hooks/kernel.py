@@ -43,6 +43,7 @@ _MOVE_MOUNT_F_EMPTY_PATH = 0x4
 _MOUNT_ATTR_IDMAP = 0x100000
 _STATX_BASIC_STATS = 0x7FF
 _STATX_BTIME = 0x800
+_STATX_MNT_ID = 0x1000
 _STATX_ATTR_MOUNT_ROOT = 0x2000
 _AF_UNIX = 1
 _SOCK_STREAM = 1
@@ -74,6 +75,7 @@ _MAX_HANDLE = 128
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
+_libc.setfsuid.restype = _libc.setfsgid.restype = ctypes.c_uint
 _mount = _libc.mount
 _mount.argtypes = (
     ctypes.c_char_p,
@@ -193,8 +195,21 @@ def clone_into_userns() -> int:
 
 
 def unshare(flags: int) -> None:
-    """unshare(2): leave namespaces that others use for new ones; ``flags`` are ``CLONE_NEW*``."""
+    """unshare(2): leave namespaces that others use for new ones; ``flags`` are ``CLONE_NEW*``.
+
+    The calling thread alone has new ones then.
+    """
     _checked(_libc.unshare(flags))
+
+
+def setns(namespace: int, kind: int) -> None:
+    """setns(2): move the calling thread into a namespace.
+
+    Args:
+        namespace: descriptor of one, from /proc/PID/ns.
+        kind: ``CLONE_NEW*``, what it has to be; a mount namespace moves to its root directory.
+    """
+    _checked(_libc.setns(namespace, kind))
 
 
 def die_with_parent(signal: int) -> None:
@@ -208,21 +223,27 @@ def set_fs_ids(uid: int, gid: int) -> None:
     New files are then owned by these ids, while the process stays as privileged as before:
     without SECBIT_NO_SETUID_FIXUP the kernel drops CAP_DAC_OVERRIDE and its like
     (capabilities(7), "Effect of user ID changes on capabilities").
+
+    Raises:
+        OSError: EPERM where the kernel did not do it.
     """
     _checked(_libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
-    _libc.setfsgid(gid)
-    _libc.setfsuid(uid)
+    for set_id, wanted in ((_libc.setfsgid, gid), (_libc.setfsuid, uid)):
+        set_id(wanted)
+        if set_id(-1) != wanted:  # changes nothing, and tells; no failure is told otherwise
+            raise OSError(errno.EPERM, f"{set_id.__name__}({wanted}) did nothing")
 
 
-def listener(address: bytes) -> int | None:
-    """The user id of the process that listens on a unix stream socket, found out by connecting.
+def listener(address: bytes) -> tuple[int, int] | None:
+    """The process that listens on a unix stream socket, found out by connecting.
 
     Args:
         address: what follows the family in a sockaddr_un; abstract when it begins with NUL
             (unix(7), and SO_PEERCRED there).
 
     Returns:
-        The effective user id with which it called listen(2), None where nobody listens.
+        Its pid, and the effective user id with which it called listen(2); None where nobody
+        listens.
 
     Raises:
         BlockingIOError: somebody listens, whose queue is full: the kernel does not say who.
@@ -239,7 +260,7 @@ def listener(address: bytes) -> int | None:
         return None
     finally:
         os.close(descriptor)
-    return ucred[1]
+    return ucred[0], ucred[1]
 
 
 class Statx:
@@ -258,7 +279,7 @@ class Statx:
 
 def statx(path: str) -> Statx:
     """statx(2) of ``path`` itself: a symlink is not followed, nothing is automounted."""
-    return _statx(path, _AT_SYMLINK_NOFOLLOW | _AT_NO_AUTOMOUNT)
+    return Statx(_statx(path, _AT_SYMLINK_NOFOLLOW, _STATX_BASIC_STATS | _STATX_BTIME))
 
 
 def statx_of_target(path: str) -> Statx:
@@ -267,22 +288,20 @@ def statx_of_target(path: str) -> Statx:
     It may be in a file system whose server is a container's, and never answers: that is not asked
     (AT_STATX_DONT_SYNC).
     """
-    return _statx(path, _AT_NO_AUTOMOUNT | _AT_STATX_DONT_SYNC)
+    return Statx(_statx(path, _AT_STATX_DONT_SYNC, _STATX_BASIC_STATS | _STATX_BTIME))
 
 
-def _statx(path: str, flags: int) -> Statx:
+def mount_id(path: str) -> int:
+    """The id, as in the mount table, of the mount that ``path`` leads to (Linux 5.8)."""
+    return int(_ATTRIBUTES.unpack_from(_statx(path, _AT_SYMLINK_NOFOLLOW, _STATX_MNT_ID), 144)[0])
+
+
+def _statx(path: str, flags: int, mask: int) -> bytes:
     buffer = ctypes.create_string_buffer(256)
     _checked(
-        _libc.statx(
-            _AT_FDCWD,
-            os.fsencode(path),
-            flags,
-            _STATX_BASIC_STATS | _STATX_BTIME,
-            buffer,
-        ),
-        path,
+        _libc.statx(_AT_FDCWD, os.fsencode(path), flags | _AT_NO_AUTOMOUNT, mask, buffer), path
     )
-    return Statx(buffer.raw)
+    return buffer.raw
 
 
 def file_handle(path: str) -> bytes:
@@ -310,6 +329,19 @@ def file_handle(path: str) -> bytes:
         raise
     length, _ = _HANDLE.unpack_from(buffer.raw)
     return buffer.raw[4 : _HANDLE.size + length]
+
+
+def exists(path: str) -> bool:
+    """Whether there is something at ``path``, a dangling symlink too.
+
+    Raises:
+        OSError: it cannot be told. os.path takes every error for a no.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def is_mount_root(path: str) -> bool:

@@ -28,7 +28,7 @@ class KernelLog:
         try:
             self._descriptor = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             os.lseek(self._descriptor, 0, os.SEEK_END)
-        except OSError:
+        except (FileNotFoundError, PermissionError):
             pass  # in a user namespace: the lock alone has to do
         return self
 

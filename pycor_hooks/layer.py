@@ -49,7 +49,7 @@ def owner(volume: str, lower: str) -> int:
         BadLayer: one of the directories is something else, or a part of them is missing.
     """
     own = f"{volume}/overlay"
-    if not os.path.lexists(own):
+    if not kernel.exists(own):
         return os.lstat(lower).st_uid
     for path in (own, f"{own}/upper", f"{own}/work"):
         _check(path)
@@ -68,7 +68,7 @@ def prepare(volume: str, lower: str) -> None:
     """
     own = f"{volume}/overlay"
     try:
-        if not os.path.lexists(own):
+        if not kernel.exists(own):
             _make(own, os.lstat(lower))
         _make_directory(f"{own}/probe", 0o700)
         os.rmdir(f"{own}/probe")

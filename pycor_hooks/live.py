@@ -14,7 +14,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from pycor_hooks import converge, instance, kernel, overlay, plan, record, registry, takedown
+from pycor_hooks import (
+    converge,
+    instance,
+    kernel,
+    overlay,
+    plan,
+    record,
+    recovery,
+    registry,
+    takedown,
+)
 from pycor_hooks.errors import BadState, PycorError
 from pycor_hooks.host_errors import NotMounted
 
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
 
     from pycor_hooks.plan import Base
     from pycor_hooks.record import Record
+    from pycor_hooks.recovery import Finding
 
 LOCK_TIMEOUT = 0.5
 _Mark: TypeAlias = tuple[int, int]  # inode, and time of the last change in ns
@@ -46,13 +57,20 @@ class BaseState(NamedTuple):
 class Records:
     """The records below /run/pycor-hooks, each read again only when it was replaced.
 
-    `daemons` are the state directories to look at, None for all.
+    `daemons` are the state directories to look at, None for all. `incomplete`: a scan has seen a
+    directory without a sound record, or the record of a living container vanish.
     """
 
     def __init__(self, daemons: list[str] | None = None) -> None:
         self._daemons = daemons
         self._known: dict[str, tuple[_Mark, Record]] = {}
         self._parents: dict[str, _Mark] = {}
+        self.incomplete = True
+
+    def recover(self) -> list[Finding]:
+        """Find overlays again whose record is lost, where the last scans have missed any."""
+        self.incomplete = False
+        return recovery.recover(self._daemons)
 
     def scan(self) -> list[Record]:
         """Return the records as they are now; one that is being made or removed is left out."""
@@ -65,8 +83,12 @@ class Records:
                 if before is None or before[0] != mark:
                     before = mark, record.read(directory)
                 known[directory] = before
-            except (FileNotFoundError, NotADirectoryError, BadState):
+            except NotADirectoryError:
                 continue
+            except (FileNotFoundError, BadState):
+                self.incomplete = True
+        vanished = [old for path, (_, old) in self._known.items() if path not in known]
+        self.incomplete |= not all(takedown.gone(old) for old in vanished)
         self._known = known
         return self._records()
 
@@ -181,7 +203,7 @@ def _replaced(old: Record) -> bool:
     Raises:
         StillHeld: somebody holds the lock of this overlay.
     """
-    if not os.path.exists(old.state_path):
+    if not kernel.exists(old.state_path):
         return True
     with registry.Lock(old.directory, timeout=LOCK_TIMEOUT):
         return takedown.again(old) is None

@@ -13,7 +13,10 @@ import os
 class Mount:
     """One line of the mount table, with the octal escapes of its fields undone."""
 
-    __slots__ = ("device", "fstype", "mount_id", "options", "root", "shared", "source", "target")
+    __slots__ = (
+        *("device", "fstype", "mount_id", "options", "parent_id"),
+        *("root", "shared", "source", "target"),
+    )
 
     def __init__(self, line: str) -> None:
         """Take a line apart.
@@ -31,6 +34,7 @@ class Mount:
             reason = f"not a line of mountinfo: {line!r}"
             raise ValueError(reason)
         self.mount_id = int(fields[0])
+        self.parent_id = int(fields[1])
         self.device = fields[2]
         self.root = unescape(fields[3])
         self.target = unescape(fields[4])
@@ -52,17 +56,23 @@ class Mount:
         return []
 
 
-def read(process: str = "self") -> list[Mount]:
+def read(process: str = "thread-self") -> list[Mount]:
     """All mounts of a process's mount namespace.
 
     Args:
-        process: a pid as text, or "self".
+        process: a pid as text; by default the calling thread.
 
     Raises:
         OSError: the process is gone.
     """
     with open(f"/proc/{process}/mountinfo", "rb") as table:
         return [Mount(line) for line in os.fsdecode(table.read()).split("\n") if line]
+
+
+def device_number(device: str) -> int:
+    """A device as stat(2) has it, for one as the table has it: MAJOR:MINOR."""
+    major, _, minor = device.partition(":")
+    return os.makedev(int(major), int(minor))
 
 
 def unescape(field: str) -> str:

@@ -28,8 +28,8 @@ from pycor_hooks.kernellog import KernelLog
 from pycor_hooks.mountinfo import escape_layer
 
 SOURCE = "pycor-hooks"
-STAGED = ("volume", "lower", "probe")
-"""What is mounted in an overlay's directory for as long as the overlay is being mounted."""
+STAGED_LOWER = "lower."
+_STAGED = ("volume", "probe")
 _TRIES = 3
 _PAUSE = 0.05
 _OPTIONS = "index=off,metacopy=off,redirect_dir=nofollow,xino=off,userxattr"
@@ -46,6 +46,8 @@ class Layers:
 
     Attributes:
         lowerdirs: the uppermost first.
+        base_key: the name of the first one's instance as liblxc knows it. The mount table shows
+            it, in the path of the staged layer, where the ids are mapped.
         volume: the directory that holds ``upper`` and ``work``, in the container's volume.
         lower_map, upper_map: texts for (uid_map, gid_map), from on-disk id to host id; None
             where the ids are the host's already.
@@ -53,12 +55,15 @@ class Layers:
         staging: a directory of ours for short-lived mounts of mapped layers.
     """
 
-    __slots__ = ("fs_ids", "lower_map", "lowerdirs", "staging", "upper_map", "volume")
+    __slots__ = (
+        *("base_key", "fs_ids", "lower_map", "lowerdirs", "staging", "upper_map", "volume"),
+    )
 
     def __init__(  # noqa: PLR0913 - all by keyword, and each a fact of its own
         self,
         *,
         lowerdirs: list[str],
+        base_key: str,
         volume: str,
         lower_map: tuple[str, str] | None,
         upper_map: tuple[str, str] | None,
@@ -66,15 +71,12 @@ class Layers:
         staging: str,
     ) -> None:
         self.lowerdirs = lowerdirs
+        self.base_key = base_key
         self.volume = volume
         self.lower_map = lower_map
         self.upper_map = upper_map
         self.fs_ids = fs_ids
         self.staging = staging
-
-    def staged(self) -> list[str]:
-        """Where mapped layers are mounted while the overlay is being mounted."""
-        return [f"{self.staging}/volume", f"{self.staging}/lower"]
 
 
 def options(lowerdirs: list[str], volume: str) -> str:
@@ -101,9 +103,8 @@ def mount(layers: Layers, merged: str) -> None:
         if layers.upper_map:
             volume = _stage(layers.volume, f"{layers.staging}/volume", layers.upper_map, userns)
         if layers.lower_map:
-            lowerdirs[0] = _stage(
-                lowerdirs[0], f"{layers.staging}/lower", layers.lower_map, userns
-            )
+            target = f"{layers.staging}/{STAGED_LOWER}{layers.base_key}"
+            lowerdirs[0] = _stage(lowerdirs[0], target, layers.lower_map, userns)
         # The kernel makes work/work as the mounter, who has to be one whom every map holds.
         kernel.set_fs_ids(*layers.fs_ids)
         _mount(lowerdirs, volume, merged, layers)
@@ -177,10 +178,20 @@ def _stage(
 
 def unstage(staging: str) -> None:
     """Detach what :func:`mount` staged, also what one that was killed left behind."""
-    for name in STAGED:
-        path = f"{staging}/{name}"
+    for path in staged_in(staging):
         while kernel.is_mount_root(path):
             kernel.umount(path, kernel.MNT_DETACH)
+
+
+def staged_in(directory: str) -> list[str]:
+    """Mount points in an overlay's directory that have a use only while it is being mounted."""
+    try:
+        names = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [
+        f"{directory}/{name}" for name in names if name in _STAGED or name.startswith(STAGED_LOWER)
+    ]
 
 
 def user_namespace(uid_map: str, gid_map: str) -> int:
@@ -192,9 +203,11 @@ def user_namespace(uid_map: str, gid_map: str) -> int:
     holding, release = os.pipe()
     child = kernel.clone_into_userns()
     if child == 0:
-        os.close(release)
-        os.read(holding, 1)
-        os._exit(0)
+        try:
+            os.close(release)
+            os.read(holding, 1)
+        finally:  # whatever happens: it must never go on as a second hook
+            os._exit(0)
     try:
         for name, text in (("uid_map", uid_map), ("gid_map", gid_map)):
             descriptor = os.open(f"/proc/{child}/{name}", os.O_WRONLY)

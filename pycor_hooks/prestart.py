@@ -11,7 +11,6 @@ import time
 
 from pycor_hooks import idmap, instance, kernel, layer, overlay, takedown
 from pycor_hooks.errors import (
-    BadState,
     BaseEmpty,
     BaseIsOverlay,
     BaseIsSelf,
@@ -20,11 +19,12 @@ from pycor_hooks.errors import (
     BaseReplaced,
     BaseWithoutRootfs,
     NotOurs,
+    PycorError,
     RootDiskReadonly,
     RootNotMapped,
     StillHeld,
 )
-from pycor_hooks.record import Record, directory_of, read
+from pycor_hooks.record import Record, directory_of
 from pycor_hooks.registry import Lock
 
 TYPE_CHECKING = False
@@ -48,14 +48,28 @@ def pre_start(container: Instance, base: Instance, rootfs: str, config: Config) 
         PycorError: a named refusal; nothing is left mounted then.
     """
     directory = directory_of(container.daemon, container.key)
+    cleared = False
     with Lock(directory):
         try:
             _clear(directory, rootfs)
+            cleared = True
             _mount(directory, container, base, rootfs, config)
         except BaseException:
-            takedown.everything(directory, rootfs)
-            takedown.remove_directory(directory)
+            _undo(directory, rootfs, began=cleared)
             raise
+
+
+def _undo(directory: str, rootfs: str, *, began: bool) -> None:
+    """Leave nothing of a start that failed, and what stood in its way where it has not begun.
+
+    Its own error is the one that has to be told, not one from here.
+    """
+    try:
+        if began:
+            takedown.everything(directory, rootfs)
+        takedown.remove_directory(directory)
+    except (OSError, PycorError):
+        pass  # post-stop and the next start try again
 
 
 def _mount(
@@ -102,6 +116,7 @@ def check(
     volume = os.path.dirname(rootfs)
     layers = overlay.Layers(
         lowerdirs=[lower],
+        base_key=base.key,
         volume=f"{volume}/overlay",
         lower_map=ids.layer(os.lstat(lower).st_uid),
         upper_map=ids.layer(layer.owner(volume, lower)),
@@ -168,9 +183,9 @@ def check_base(container: Instance, base: Instance) -> str:
         raise BaseIsSelf(base=base.label, name=base.name, client=client)
     volume = base.volume()
     lower = f"{volume}/rootfs"
-    if not os.path.isdir(volume):
+    if not kernel.exists(volume):
         raise BaseNotFound(base=base.label, path=base.link)
-    if not os.path.lexists(lower):
+    if not kernel.exists(lower):
         from pycor_hooks import pools  # noqa: PLC0415 - only a refusal pays for it
 
         driver = pools.driver_of(volume)
@@ -178,7 +193,7 @@ def check_base(container: Instance, base: Instance) -> str:
             base=base.label, path=lower, driver=driver, client=client, name=base.name
         )
     layer.check_rootfs(lower, base.name, client)
-    if os.path.lexists(f"{volume}/overlay"):
+    if kernel.exists(f"{volume}/overlay"):
         raise BaseIsOverlay(base=base.label, path=f"{volume}/overlay")
     with os.scandir(lower) as entries:
         if next(entries, None) is None:
@@ -195,7 +210,7 @@ def _check_owner(base: Instance, lower: str) -> None:
     root = os.lstat(lower)
     owners = {root.st_uid, root.st_gid}
     for name in ("etc", "usr"):
-        if os.path.lexists(f"{lower}/{name}"):
+        if kernel.exists(f"{lower}/{name}"):
             owners.add(os.lstat(f"{lower}/{name}").st_uid)
     if len(owners) > 1:
         raise BaseOwnerMixed(base=base.label, uid=root.st_uid, gid=root.st_gid)
@@ -212,15 +227,12 @@ def _root_of(ids: idmap.IdMap, container: Instance, base: Instance) -> tuple[int
 
 def _clear(directory: str, rootfs: str) -> None:
     """Take down what an earlier start left, once its init is dead; leave what is not ours."""
-    try:
-        earlier = read(directory)
-    except (FileNotFoundError, BadState):
-        earlier = None
+    earlier = takedown.known(directory)
     layer.settle(f"{os.path.dirname(rootfs)}/overlay")
     if earlier:
         await_end(earlier, _INIT_TIMEOUT)
     if os.listdir(directory):
-        takedown.everything(directory, earlier.rootfs if earlier else rootfs)
+        takedown.everything(directory, earlier.rootfs if earlier and earlier.rootfs else rootfs)
     if kernel.is_mount_root(rootfs):
         takedown.detach_bind(rootfs, f"{directory}/merged")
         if kernel.is_mount_root(rootfs):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pycor_hooks.events import LifecycleEvent
     from pycor_hooks.plan import Base, Decision
     from pycor_hooks.record import Record
+    from pycor_hooks.recovery import Finding
     from pycor_hooks.sockets import Daemon
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Reconciler:
         self._upkeep = Upkeep(group, self._overlays_of)
         self._told: dict[tuple[Record, str], str] = {}
         self._lost_names = LostNames(group)
+        self._found: set[Finding] = set()
 
     def heard(self, daemon: Daemon, event: LifecycleEvent) -> None:
         """Take note of an event; it is acted on soon."""
@@ -76,10 +78,11 @@ class Reconciler:
         Returns:
             How many overlays could not be refreshed or taken down.
         """
+        failures = await self._recover()
         records = [
             r for r in await self._look_up(self._records.scan) if daemon in {None, r.daemon}
         ]
-        failures = await self._take_down(records) + await self._finish_cures(records)
+        failures += await self._take_down(records) + await self._finish_cures(records)
         looks = [self._look(Look(base)) for base in by_base(records)]
         return failures + sum([await look for look in looks])
 
@@ -97,6 +100,8 @@ class Reconciler:
             How many overlays are live.
         """
         records = await self._look_up(self._records.scan)
+        if self._records.incomplete and not await self._recover():
+            records = await self._look_up(self._records.scan)
         known = set(records)
         self._told = {about: text for about, text in self._told.items() if about[0] in known}
         await self._take_down(records)
@@ -111,6 +116,15 @@ class Reconciler:
             self._look(Look(base))
         self._pending |= running
         return len(records)
+
+    async def _recover(self) -> int:
+        """Find overlays again whose record is lost; how many could not be."""
+        async with self._scanning:
+            findings = await asyncio.to_thread(self._records.recover)
+        for finding in set(findings) - self._found:
+            log.warning("%s: %s", finding.name, finding.text)
+        self._found = set(findings)
+        return sum(finding.failed for finding in findings)
 
     async def _look_up(self, how: Callable[[], list[Record]]) -> list[Record]:
         async with self._scanning:

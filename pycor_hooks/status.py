@@ -7,15 +7,13 @@ alone, so that it works while the daemons are down.
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import instance, live, mountinfo, plan, record, registry, takedown
-from pycor_hooks.overlay import SOURCE
+from pycor_hooks import instance, live, lost, mountinfo, plan, registry, takedown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pycor_hooks.live import BaseState
     from pycor_hooks.mountinfo import Mount
@@ -32,6 +30,7 @@ KEYS = (
 MOUNTED = "mounted"
 DETACHED = "detached"
 ORPHANED = "orphaned"
+UNRECORDED = "unrecorded"
 MISSING = "missing"
 
 Row = dict[str, object]
@@ -42,7 +41,8 @@ class Seen(NamedTuple):
 
     `records` of all overlays; `mounts` of ours in the mount table, by mount point;
     `bases`, each as it is now, and their `generations`, None where one is not known;
-    `gone` has the directories of overlays whose container is gone.
+    `gone` has the directories of overlays whose container is gone;
+    `lost` is what can be told of mounted overlays that have no sound record.
     """
 
     records: Sequence[Record]
@@ -50,6 +50,7 @@ class Seen(NamedTuple):
     bases: Mapping[Base, BaseState]
     generations: Mapping[Base, int | None]
     gone: frozenset[str]
+    lost: Sequence[Record] = ()
 
 
 def look(daemons: list[str] | None = None) -> Seen:
@@ -58,37 +59,23 @@ def look(daemons: list[str] | None = None) -> Seen:
     Args:
         daemons: state directories to look at, None for all.
     """
-    found = registry.records(daemons)
-    bases = {base: live.base_state(base) for base in plan.by_base(found)}
+    found, without = registry.records(daemons), lost.records(daemons)
+    everything = [*found, *without]
+    bases = {base: live.base_state(base) for base in plan.by_base(everything)}
     return Seen(
         records=found,
-        mounts=our_mounts(mountinfo.read(), daemons),
+        mounts=lost.our_mounts(mountinfo.read(), daemons),
         bases=bases,
         generations={base: _generation(base, state) for base, state in bases.items()},
-        gone=frozenset(one.directory for one in found if takedown.gone(one)),
+        gone=frozenset(one.directory for one in everything if takedown.gone(one)),
+        lost=without,
     )
-
-
-def our_mounts(table: Iterable[Mount], daemons: list[str] | None = None) -> dict[str, Mount]:
-    """The overlays below RUN, by mount point."""
-    homes = [record.RUN]
-    if daemons is not None:
-        homes = [f"{record.RUN}/{record.escape(path)}" for path in daemons]
-    below = tuple(f"{home}/" for home in homes)
-    return {
-        mount.target: mount
-        for mount in table
-        if mount.source == SOURCE
-        and mount.target.startswith(below)
-        and mount.target.endswith("/merged")
-    }
 
 
 def rows(seen: Seen) -> list[Row]:
     """The rows, by daemon, project and name; `upper_bytes` is None."""
     found = [_row(one, seen) for one in seen.records]
-    recorded = {one.merged for one in seen.records}
-    found += [_stray(mount) for path, mount in seen.mounts.items() if path not in recorded]
+    found += [_row(one, seen) | _unrecorded(one, seen) for one in seen.lost]
     return sorted(found, key=lambda row: tuple(str(row[key]) for key in KEYS[:3]))
 
 
@@ -145,20 +132,11 @@ def _base_state(base: BaseState) -> str:
     return "running" if base.running else "stopped"
 
 
-def _stray(mount: Mount) -> Row:
-    """The row of a mount without a record: all that is known is where it is."""
-    directory = os.path.dirname(mount.target)
-    project, name = record.split_key(os.path.basename(directory))
-    upperdir = mount.layers("upperdir")
-    return dict.fromkeys(KEYS) | {
-        "daemon": record.unescape(os.path.basename(os.path.dirname(directory))),
-        "project": project,
-        "name": name,
-        "state": ORPHANED,
-        "merged": mount.target,
-        "lowerdirs": mount.layers("lowerdir"),
-        "upperdir": upperdir[0] if upperdir else None,
-    }
+def _unrecorded(one: Record, seen: Seen) -> Row:
+    """What is different in the row of an overlay whose record is lost."""
+    known = {} if one.base_name else {"base": None, "base_state": None}
+    state = ORPHANED if one.directory in seen.gone else UNRECORDED
+    return known | {"state": state, "upperdir": one.upperdir or None, "refreshed_at": None}
 
 
 def _time(seconds: float) -> str:

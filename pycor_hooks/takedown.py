@@ -16,7 +16,7 @@ import time
 
 from pycor_hooks import instance, kernel, layer, mountinfo
 from pycor_hooks.errors import BadState, NotOurs, StillHeld
-from pycor_hooks.overlay import SOURCE, STAGED, unstage
+from pycor_hooks.overlay import SOURCE, staged_in, unstage
 from pycor_hooks.record import Record, read
 from pycor_hooks.registry import LOCK_TIMEOUT, Lock
 
@@ -33,14 +33,14 @@ def own(directory: str, monitor: int) -> Record | None:
         monitor: pid of the [lxc monitor] whose hook is running.
 
     Returns:
-        What was recorded of it; None where there is none, or another start's.
+        What was known of it; None where there is none, or another start's that is in use.
     """
-    if not os.path.exists(directory):
+    if not kernel.exists(directory):
         return None
     with Lock(directory):
-        record = _read(directory)
+        record = known(directory)
         mine = (monitor, instance.process_start(monitor))
-        if record and (record.monitor, record.monitor_start) != mine:
+        if record and (record.monitor, record.monitor_start) != mine and not _unused(record):
             record = None
         if record:
             everything(directory, record.rootfs)
@@ -63,8 +63,8 @@ def orphan(record: Record, *, timeout: float = LOCK_TIMEOUT) -> bool:
             or a hook holds its lock.
     """
     with Lock(record.directory, timeout=timeout):
-        now = _read(record.directory)
-        dead = now is not None and gone(now)
+        now = recorded(record.directory)
+        dead = now is not None and _unused(now)
         if now and dead:
             everything(record.directory, now.rootfs)
         remove_directory(record.directory)
@@ -95,6 +95,19 @@ def gone(record: Record) -> bool:
         instance.process_alive(record.monitor, record.monitor_start)
         or instance.process_alive(record.init, record.init_start)
     )
+
+
+def _unused(record: Record) -> bool:
+    """Whether the recorded start is gone, and no process lives in its overlay all the same.
+
+    A state file that somebody else wrote may name any process.
+    """
+    if not gone(record):
+        return False
+    from pycor_hooks import lost  # noqa: PLC0415 - the hooks' usual way does without
+
+    mount = lost.our_mounts(mountinfo.read()).get(record.merged)
+    return mount is None or not lost.inhabitant(mount.device)
 
 
 def everything(directory: str, rootfs: str) -> None:
@@ -128,8 +141,8 @@ def everything(directory: str, rootfs: str) -> None:
 
 
 def _remove_all_but_state(directory: str) -> None:
-    for name in ("merged", "empty", *STAGED):
-        _rmdir(f"{directory}/{name}")
+    for path in (f"{directory}/merged", f"{directory}/empty", *staged_in(directory)):
+        _rmdir(path)
     for name in (".state", STALE, f".{STALE}"):
         _unlink(f"{directory}/{name}")
 
@@ -173,7 +186,7 @@ def remove_directory(directory: str) -> None:
 
     What a start left that was killed before it had recorded anything goes with them.
     """
-    if not os.path.lexists(f"{directory}/state"):
+    if not kernel.exists(f"{directory}/state"):
         _remove_all_but_state(directory)
     _rmdir(directory)
     _rmdir(os.path.dirname(directory))
@@ -188,12 +201,23 @@ def _rmdir(path: str) -> None:
 
 
 def _unlink(path: str) -> None:
-    if os.path.lexists(path):
+    if kernel.exists(path):
         os.unlink(path)
 
 
-def _read(directory: str) -> Record | None:
+def recorded(directory: str) -> Record | None:
+    """What is recorded of an overlay; None where there is no record, or none that can be read."""
     try:
         return read(directory)
-    except (FileNotFoundError, BadState):
+    except (FileNotFoundError, NotADirectoryError, BadState):
         return None
+
+
+def known(directory: str) -> Record | None:
+    """What is recorded of an overlay, or what its mount tells; None where it is not mounted."""
+    record = recorded(directory)
+    if record is None and kernel.is_mount_root(f"{directory}/merged"):
+        from pycor_hooks import lost  # noqa: PLC0415 - a rare need
+
+        record = lost.find(directory)
+    return record

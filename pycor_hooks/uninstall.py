@@ -12,6 +12,7 @@ from pycor_hooks import (
     image,
     instance,
     kernel,
+    lost,
     profile,
     provision,
     record,
@@ -90,7 +91,8 @@ def check_unused(connections: Sequence[Connection]) -> None:
 
 def check_not_live() -> None:
     """Raise InUse, naming the containers, where an overlay is live."""
-    live = [f"{label(one.project, one.name)} ({one.daemon})" for one in registry.records()]
+    found = [*registry.records(), *lost.records()]
+    live = [f"{label(one.project, one.name)} ({one.daemon})" for one in found]
     if live:
         raise InUse(
             users=f"the overlays of {', '.join(live)} are live",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pycor_hooks import converge, convergence, generations, live, output, registry
+from pycor_hooks import converge, convergence, generations, live, output, recovery, registry
 from pycor_hooks.commands import options
-from pycor_hooks.errors import PycorError
+from pycor_hooks.errors import PycorError, printable
 from pycor_hooks.host_errors import NothingNamed
 from pycor_hooks.output import Column
 from pycor_hooks.plan import by_base, label
@@ -60,7 +60,10 @@ def remount_command(
     if not (names or base or everything):
         raise NothingNamed
     options.need_root("remount")
-    records = registry.records(options.looked_at(directories))
+    daemons = options.looked_at(directories)
+    for finding in recovery.recover(daemons):
+        click.echo(f"pycor-hooks: {printable(f'{finding.name}: {finding.text}')}", err=True)
+    records = registry.records(daemons)
     chosen = records if everything else _choose(records, names, base)
     rows = [row for of, group in by_base(chosen).items() for row in refresh(of, group)]
     output.write(rows, style=style, keys=KEYS, columns=COLUMNS)

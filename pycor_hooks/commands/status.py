@@ -39,6 +39,7 @@ def status_command(
       detached  the base was replaced or re-owned: restart the container
       orphaned  the container is gone: the watcher, or watch --once, takes it down
       missing   recorded, but not mounted: restart the container
+      unrecorded  mounted, but its record is lost: the watcher, or watch --once, makes it anew
     Exit status 1 if one is not mounted.
 
     \b

@@ -156,6 +156,7 @@ def _layers(directory: str) -> tuple[str, str, str]:
 def _plain(directory: str) -> Layers:
     return overlay.Layers(
         lowerdirs=[f"{directory}/lower"],
+        base_key="",
         volume=f"{directory}/volume",
         lower_map=None,
         upper_map=None,

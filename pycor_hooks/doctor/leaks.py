@@ -72,9 +72,9 @@ def check_mounted(daemons: list[str] | None) -> Iterator[Check]:
     for row in status.rows(status.look(daemons)):
         whose = instance.Instance(str(row["daemon"]), str(row["project"]), str(row["name"]))
         label = f"{whose.daemon} {whose.label}"
-        if row["started_at"] is None and whose.running():
+        if row["state"] == status.UNRECORDED:
             cause = f"its overlay at {row['merged']} has lost its record: no refresh reaches it"
-            yield Check("mounted", label, FAIL, cause, "restart it")
+            yield Check("mounted", label, FAIL, cause, "run pycor-hooks watch --once")
         elif row["state"] == status.MISSING:
             cause = f"its overlay is no longer mounted at {row['merged']}: no refresh reaches it"
             yield Check("mounted", label, FAIL, cause, "restart it")
@@ -105,7 +105,7 @@ def look(directory: str) -> list[Left]:
         recorded = None
     lives = whose.running() if recorded is None else not takedown.gone(recorded)
     found = [] if lives else _remains(directory)
-    if any(kernel.is_mount_root(f"{directory}/{name}") for name in overlay.STAGED):
+    if any(map(kernel.is_mount_root, overlay.staged_in(directory))):
         found.append(LAYER)
     if _bind_is_left(whose, recorded, lives=lives):
         found.append(BIND)

@@ -115,6 +115,7 @@ def _mount(layers: Layers, path: str) -> Iterator[Check]:
         os.mkdir(f"{path}/{name}")
     trial = overlay.Layers(
         lowerdirs=[lower, *([f"{path}/empty"] if layers.lowerdirs[1:] else [])],
+        base_key=layers.base_key,
         volume=f"{path}/overlay",
         lower_map=layers.lower_map,
         upper_map=layers.upper_map,

@@ -46,6 +46,7 @@ def seen(base: Instance, copy: str, staging: str) -> list[list[str]]:
     os.mkdir(merged)
     layers = overlay.Layers(
         lowerdirs=[base.rootfs],
+        base_key=base.key,
         volume=f"{copy}/overlay",
         lower_map=None,
         upper_map=None,

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from lab import hooktimes
+from lab import hooktimes, starts
+from lab.inhabited import Inhabited, make_inhabitable_base
+from lab.mounts import own_mounts
 from lab.tally import Tally
+from pycor_hooks import kernel, mountinfo
 from tests.daemons import (  # noqa: F401 - fixtures are found by their names here
     daemon,
     debian_installed,
@@ -27,7 +30,8 @@ from tests.daemons import (  # noqa: F401 - fixtures are found by their names he
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
+    from pathlib import Path
 
 TALLY = pytest.StashKey[Tally]()
 HOOK_TIMES = pytest.StashKey[dict[str, list[float]]]()
@@ -97,3 +101,27 @@ def seed(pytestconfig: pytest.Config) -> int:
 def hook_times(pytestconfig: pytest.Config) -> dict[str, list[float]]:
     """Where a case puts how long hooks took, in seconds, by what to call them."""
     return pytestconfig.stash[HOOK_TIMES]
+
+
+@pytest.fixture(scope="module")
+def own_run() -> Iterator[None]:
+    """Mounts of the module's own, for cases without a daemon, and a /run that can be lost."""
+    with own_mounts():
+        yield
+
+
+@pytest.fixture(params=["equal ids", "mapped ids"])
+def web(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Inhabited]:
+    """A container that runs, without a daemon; all of it is gone in the end."""
+    tmp_path.chmod(0o755)
+    make_inhabitable_base(str(tmp_path))
+    web = Inhabited(str(tmp_path), "web1")
+    if request.param == "mapped ids":
+        web.idmap = starts.IDMAP
+    web.start()
+    yield web
+    web.end()
+    left = starts.left(web)
+    for mount in reversed([m for m in mountinfo.read() if m.source == "pycor-hooks"]):
+        kernel.umount(mount.target, kernel.MNT_DETACH)
+    assert left == []

@@ -18,7 +18,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pycor_hooks import events, hook, idmap, instance, mountinfo, plan, profile, record, status
+from pycor_hooks import (
+    events,
+    hook,
+    hooklog,
+    idmap,
+    instance,
+    mountinfo,
+    plan,
+    profile,
+    record,
+    status,
+)
 from pycor_hooks.errors import (
     BadName,
     BadState,
@@ -114,7 +125,8 @@ def test_lxc_config_file(text: str, tally: Tally) -> None:
     with tally.injected("fuzz: LXC_CONFIG_FILE"):
         config = instance.Config(text)
         lines = [line.strip() for line in text.split("\n")]
-        for name, values in (("lxc.idmap", config.idmap), ("lxc.log.file", [config.log_file])):
+        log = hooklog.log_file(text)
+        for name, values in (("lxc.idmap", config.idmap), ("lxc.log.file", [log])):
             for value in filter(None, values):
                 assert any(line.startswith(name) and line.endswith(value) for line in lines), (
                     name,

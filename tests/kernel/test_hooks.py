@@ -136,6 +136,8 @@ def test_a_new_start_while_the_old_init_lives_is_refused(web: Container) -> None
     assert init is not None
     assert web.pre_start() == 1
     assert f"{init.pid}, the init of an earlier start" in web.log()
+    assert [mount.target for mount in web.overlays()] == [web.merged]
+    assert record.read(web.directory).init == init.pid
     web.kill_init()
     assert web.pre_start() == 0
     assert web.hook("post-stop") == 0
@@ -224,6 +226,7 @@ def test_a_complaint_about_another_s_upper_stops_nobody(
     staging, merged = f"{web.daemon}/staging", f"{web.daemon}/merged"
     layers = overlay.Layers(
         lowerdirs=[base],
+        base_key="base",
         volume=f"{web.volume}/overlay",
         lower_map=None,
         upper_map=None,

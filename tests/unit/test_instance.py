@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.wait import until
-from pycor_hooks import instance
+from pycor_hooks import hooklog, instance
 from pycor_hooks.errors import BadName, NotAHook, UnknownLayout
 from pycor_hooks.instance import Config, Instance
 
@@ -70,11 +70,13 @@ def test_an_impossible_name_is_refused(text: str) -> None:
 
 def test_config() -> None:
     """The lines that matter are found among those that do not."""
-    config = Config(
+    text = (
         "lxc.log.file = /l\nlxc.idmap = u 0 1 2\nlxc.idmap=g 0 1 2\n# x\n"
         "lxc.rootfs.options = a,ro\nlxc.rootfs.options =\n"
     )
-    assert (config.log_file, config.idmap, config.readonly) == ("/l", ["u 0 1 2", "g 0 1 2"], True)
+    config = Config(text)
+    assert (config.idmap, config.readonly) == (["u 0 1 2", "g 0 1 2"], True)
+    assert hooklog.log_file(text) == "/l"
     assert not Config("lxc.rootfs.options = idmap=container\n").readonly
 
 
@@ -82,8 +84,8 @@ def test_config() -> None:
 def test_a_setting_cannot_forge_a_line_of_the_config(mark: str) -> None:
     """Only a newline ends a line, which the daemons take in no setting of an instance."""
     forged = f"{mark}lxc.log.file = /etc/passwd{mark}lxc.idmap = b 0 0 9{mark}"
-    config = Config(f"lxc.environment = A=1{forged}\nlxc.log.file = /l\n")
-    assert (config.log_file, config.idmap) == ("/l", [])
+    text = f"lxc.environment = A=1{forged}\nlxc.log.file = /l\n"
+    assert (hooklog.log_file(text), Config(text).idmap) == ("/l", [])
 
 
 def test_a_long_command_socket_is_hashed() -> None:
