@@ -95,6 +95,19 @@ def table() -> list[Process]:
     return [row for row in rows if row is not None]
 
 
+def in_our_mounts() -> list[Process]:
+    """Other processes, zombies aside, that are in this process's mount namespace."""
+    ours = os.readlink("/proc/self/ns/mnt")
+    return [row for row in table() if row.pid != os.getpid() and _mounts_of(row.pid) == ours]
+
+
+def _mounts_of(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    except (FileNotFoundError, PermissionError):  # gone, or a zombie
+        return ""
+
+
 def descendants(ancestor: int) -> list[Process]:
     """Children of ``ancestor``, their children, and so on; zombies too."""
     children: dict[int, list[Process]] = {}

@@ -6,14 +6,11 @@ Imported by the stubs in hooks/, as a child of [lxc monitor]: standard library o
 
 from __future__ import annotations
 
-import errno
 import os
-import sys
-import time
 
-from pycor_hooks import instance, takedown
-from pycor_hooks.errors import NoSpace, NotAHook, PycorError, UnknownOption, printable
-from pycor_hooks.record import RUN, directory_of, read
+from pycor_hooks import instance, kernel, takedown
+from pycor_hooks.errors import NotAHook, UnknownOption
+from pycor_hooks.record import directory_of, read
 from pycor_hooks.registry import Lock
 
 _USAGE = {
@@ -35,28 +32,14 @@ def run(hook: str, argv: list[str], environ: dict[str, str]) -> int:
     Returns:
         The exit status: 0, or the error's.
     """
-    log = Log(environ)
     try:
         config = instance.Config(_read_config(environ))
-        log.path = config.log_file
-        _HOOKS[hook](parse_options(hook, argv), environ, config, log)
-    except PycorError as error:
-        log.write("ERROR", f"{hook}: {error}")
-        return error.exit_code
-    except OSError as error:
-        log.write("ERROR", f"{hook}: {_describe(error)}")
-        return 1
+        _HOOKS[hook](parse_options(hook, argv), environ, config)
     except Exception as error:  # noqa: BLE001 - liblxc shows nobody a traceback
-        log.write("ERROR", f"{hook}: unforeseen {type(error).__name__}: {error}: please report it")
-        return 1
+        from pycor_hooks import hooklog  # noqa: PLC0415 - the usual way has nothing to say
+
+        return hooklog.failed(hook, error, environ)
     return 0
-
-
-def _describe(error: OSError) -> str:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return str(NoSpace(path=error.filename or RUN, error=error.strerror))
-    where = f" at {error.filename}" if error.filename else ""
-    return f"{error.strerror or error}{where} (errno {error.errno})"
 
 
 def _read_config(environ: dict[str, str]) -> str:
@@ -87,24 +70,25 @@ def parse_options(hook: str, argv: list[str]) -> dict[str, str]:
     return options
 
 
-def _pre_start(
-    options: dict[str, str], environ: dict[str, str], config: instance.Config, log: Log
-) -> None:
+def _pre_start(options: dict[str, str], environ: dict[str, str], config: instance.Config) -> None:
     from pycor_hooks.prestart import pre_start  # noqa: PLC0415 - the other hooks do without
 
     container, rootfs = instance.from_environment(environ)
     base = instance.parse_base(options["--base"], container)
     pre_start(container, base, rootfs, config)
     if base.running():
-        log.write(
+        from pycor_hooks import hooklog  # noqa: PLC0415 - as in run
+
+        hooklog.write(
             "WARN",
             f"pre-start: base {base.label} is running: until it stops, {container.label} may see "
             "its changes half-done; see pycor-hooks status",
+            environ,
         )
 
 
 def _start_host(
-    _options: dict[str, str], environ: dict[str, str], _config: instance.Config, _log: Log
+    _options: dict[str, str], environ: dict[str, str], _config: instance.Config
 ) -> None:
     container, rootfs = instance.from_environment(environ)
     directory = directory_of(container.daemon, container.key)
@@ -116,17 +100,32 @@ def _start_host(
         takedown.detach_bind(rootfs, record.merged)
 
 
-def _stop(
-    _options: dict[str, str], environ: dict[str, str], _config: instance.Config, log: Log
+def _stop(options: dict[str, str], environ: dict[str, str], config: instance.Config) -> None:
+    container, _ = instance.from_environment(environ)
+    directory = directory_of(container.daemon, container.key)
+    if not kernel.exists(directory):  # which is usual in post-stop, after this one
+        from pycor_hooks import hidden  # noqa: PLC0415 - a rare need
+
+        hidden.resurface_at(directory)
+    _post_stop(options, environ, config)
+
+
+def _post_stop(
+    _options: dict[str, str], environ: dict[str, str], _config: instance.Config
 ) -> None:
     container, _ = instance.from_environment(environ)
     record = takedown.own(directory_of(container.daemon, container.key), os.getppid())
-    if record and instance.identity_now(record.lowerdirs[0]) != record.lower_identity:
+    if not record or not record.base_name:
+        return
+    if instance.identity_now(record.lowerdirs[0]) != record.lower_identity:
+        from pycor_hooks import hooklog  # noqa: PLC0415 - as in run
+
         base = instance.Instance(record.daemon, record.base_project, record.base_name)
-        log.write(
+        hooklog.write(
             "WARN",
             f"stop: base {base.label} was deleted, replaced or re-owned at {record.lowerdirs[0]} "
             f"after {container.label} had started: it may have seen the old tree, or none",
+            environ,
         )
 
 
@@ -134,32 +133,5 @@ _HOOKS = {
     "pre-start": _pre_start,
     "start-host": _start_host,
     "stop": _stop,
-    "post-stop": _stop,
+    "post-stop": _post_stop,
 }
-
-
-class Log:
-    """liblxc's log of one container, where ``lxc info NAME --show-log`` finds our lines."""
-
-    def __init__(self, environ: dict[str, str]) -> None:
-        self.path = ""
-        self._name = environ.get("LXC_NAME", "-")
-
-    def write(self, level: str, message: str) -> None:
-        """Append one line in liblxc's own format, and write it to stderr as well.
-
-        Args:
-            level: WARN or ERROR.
-            message: what happened and what to do, without control characters.
-        """
-        now = time.time()
-        stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}"
-        line = f"lxc {self._name} {stamp} {level:<8} pycor-hooks - {printable(message)}\n"
-        sys.stderr.write(line)
-        if not self.path:
-            return
-        try:
-            with open(self.path, "a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(line)
-        except OSError as error:
-            sys.stderr.write(f"{self.path}: {error.strerror}\n")

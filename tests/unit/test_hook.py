@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pycor_hooks import hook, kernel, overlay
+from pycor_hooks import hook, hooklog, kernel, overlay
 from pycor_hooks.errors import NoIdmappedMounts, printable
 
 if TYPE_CHECKING:
@@ -39,25 +39,45 @@ SLOW = {
 }
 
 
-def test_a_line_in_liblxc_s_own_format(tmp_path: Path, mocker: MockerFixture) -> None:
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """liblxc's, of a container whose log is ``lxc.log`` in its configuration's directory."""
+    (tmp_path / "lxc.conf").write_text(f"lxc.log.file = {tmp_path}/lxc.log\n")
+    return {"LXC_NAME": "web1", "LXC_CONFIG_FILE": str(tmp_path / "lxc.conf")}
+
+
+def test_a_line_in_liblxc_s_own_format(
+    environ: dict[str, str], tmp_path: Path, mocker: MockerFixture
+) -> None:
     """``lxc info --show-log`` shows it among liblxc's lines, in UTC with milliseconds."""
     mocker.patch("time.time", return_value=1795490340.125)
-    log = hook.Log({"LXC_NAME": "web1"})
-    log.path = str(tmp_path / "lxc.log")
-    log.write("ERROR", "pre-start: no\nway")
+    hooklog.write("ERROR", "pre-start: no\nway", environ)
     assert (tmp_path / "lxc.log").read_text() == (
         "lxc web1 20261124031900.125 ERROR    pycor-hooks - pre-start: no\\nway\n"
     )
 
 
 def test_a_log_that_cannot_be_written_changes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    environ: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The error is on standard error, and the hook's status stays its own."""
-    log = hook.Log({"LXC_NAME": "web1"})
-    log.path = str(tmp_path / "nosuch" / "lxc.log")
-    log.write("ERROR", "cause")
-    assert "cause" in capsys.readouterr().err
+    (tmp_path / "lxc.log").mkdir()
+    assert hook.run("stop", ["x"], environ) == 2
+    said = capsys.readouterr().err
+    assert "unknown option 'x'" in said
+    assert f"{tmp_path}/lxc.log: Is a directory" in said
+
+
+def test_the_log_beside_a_configuration_that_cannot_be_read(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Where the configuration cannot tell, the log in its directory is the container's."""
+    (tmp_path / "lxc.conf").unlink()
+    (tmp_path / "lxc.conf").mkdir()
+    (tmp_path / "lxc.log").touch()
+    assert hook.run("stop", [], environ) == 1
+    said = f"stop: Is a directory at {tmp_path}/lxc.conf (errno {errno.EISDIR})"
+    assert said in (tmp_path / "lxc.log").read_text()
 
 
 def test_an_error_of_the_kernel_is_named_with_its_path(
@@ -79,22 +99,28 @@ def test_a_carriage_return_ends_no_line_of_the_config(tmp_path: Path) -> None:
     assert not owned.exists()
 
 
-def test_a_full_disk_is_named_wherever_it_shows(
-    mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """No space for the record is as plain as no space for the layer."""
-    mocker.patch.object(hook, "_read_config", side_effect=OSError(errno.ENOSPC, "full", "/run/x"))
-    assert hook.run("stop", [], {"LXC_NAME": "x"}) == 1
-    assert "no space left at /run/x (full): free some" in capsys.readouterr().err
+def test_an_error_without_a_path_is_named_with_its_place() -> None:
+    """A file that cannot be read on says no name; the line of code does."""
+    with pytest.raises(OSError, match="Bad file") as caught:
+        os.read(9999, 1)
+    line = hooklog.describe(caught.value)
+    assert line.startswith("Bad file descriptor in test_hook.py, line ")
+    assert line.endswith(f" (errno {errno.EBADF})")
 
 
-def test_what_nobody_foresaw_is_one_line_too(
-    mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nobody sees a traceback."""
-    mocker.patch.object(hook, "_read_config", side_effect=ValueError("odd"))
-    assert hook.run("stop", [], {"LXC_NAME": "x"}) == 1
-    assert "unforeseen ValueError: odd" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "full", "/run/x"), "no space left at /run/x (full): free some"),
+        (OSError(errno.EDQUOT, "quota"), "no space left at /run/pycor-hooks (quota): free some"),
+        (MemoryError(), "Cannot allocate memory (errno 12)"),
+        (ImportError("No module named 'x'"), "No module named 'x': is all of pycor-hooks there?"),
+        (ValueError("odd"), "unforeseen ValueError: odd: please report it"),
+    ],
+)
+def test_errors_without_a_class_of_ours(error: Exception, line: str) -> None:
+    """Each is one line that names it; nobody sees a traceback."""
+    assert hooklog.describe(error).startswith(line)
 
 
 def test_escaping() -> None:
@@ -112,6 +138,7 @@ def test_a_kernel_without_idmapped_mounts(
     mocker.patch.object(kernel, "set_fs_ids")
     layers = overlay.Layers(
         lowerdirs=["/base"],
+        base_key="base",
         volume="/volume",
         lower_map=("0 1 1\n", "0 1 1\n"),
         upper_map=None,
@@ -122,12 +149,12 @@ def test_a_kernel_without_idmapped_mounts(
         overlay.mount(layers, str(tmp_path / "merged"))
 
 
-@pytest.mark.parametrize("name", ["hook", "prestart", "strays", "pools"])
+@pytest.mark.parametrize("name", ["hook", "hooklog", "prestart", "strays", "pools"])
 def test_the_hooks_load_nothing_slow(name: str) -> None:
     """Under the system's Python, isolated: the standard library's fast modules alone."""
     code = f"import sys; sys.path.insert(0, {REPOSITORY!r}); import pycor_hooks.{name}"
     done = subprocess.run(
-        ["/usr/bin/python3", "-IS", "-c", f"{code}; print(list(sys.modules))"],
+        ["/usr/bin/python3", "-BIS", "-c", f"{code}; print(list(sys.modules))"],
         check=True,
         capture_output=True,
         text=True,
