@@ -122,7 +122,7 @@ def tidy(own: str) -> None:
         OSError: a file that a cure was about to give back cannot be given back.
     """
     settle(own)
-    if os.path.lexists(f"{own}/{PARENTS}"):
+    if kernel.exists(f"{own}/{PARENTS}"):
         from pycor_hooks.parents import remove  # noqa: PLC0415 - a rare need
 
         remove(own)
@@ -130,7 +130,7 @@ def tidy(own: str) -> None:
 
 def settle(own: str) -> None:
     """Finish a cure that was interrupted, and thaw what it froze; as :func:`tidy`."""
-    if os.path.lexists(f"{own}/{CURE}"):
+    if kernel.exists(f"{own}/{CURE}"):
         from pycor_hooks import journal  # noqa: PLC0415 - a rare need
 
         journal.settle(own)

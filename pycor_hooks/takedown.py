@@ -119,7 +119,7 @@ def everything(directory: str, rootfs: str) -> None:
 
     Args:
         directory: the overlay's, below RUN.
-        rootfs: where it may still be bound.
+        rootfs: where it may still be bound; "" where that is not known, or it is used elsewhere.
 
     Raises:
         NotOurs: something else is mounted where the overlay belongs.
@@ -132,8 +132,9 @@ def everything(directory: str, rootfs: str) -> None:
         if kernel.fs_magic(merged) != kernel.OVERLAYFS_SUPER_MAGIC:
             raise NotOurs(path=merged)
         _unmount(merged)
-    try:  # noqa: SIM105 - contextlib is slow to load
-        layer.tidy(f"{os.path.dirname(rootfs)}/overlay")
+    try:
+        if rootfs:
+            layer.tidy(f"{os.path.dirname(rootfs)}/overlay")
     except (OSError, BadState):
         pass  # the next start tries again, and says why not
     _remove_all_but_state(directory)
