@@ -69,21 +69,26 @@ class Instance:
     def running(self) -> bool:
         """Whether the instance's [lxc monitor] lives: whether it listens on liblxc's socket."""
         try:
-            return self.monitor() > 0
+            return self._listener() is not None
         except BlockingIOError:
             return _has_monitor(f"{self.daemon}/containers", self.key)
 
     def monitor(self) -> int:
-        """The pid of the instance's [lxc monitor], which listens on liblxc's socket, or 0.
-
-        Any user of the host may listen on such a name and hold off every refresh: only a socket
-        of our own user's, root's, counts.
+        """The pid of the instance's [lxc monitor], 0 where it has none that can be seen from here.
 
         Raises:
             BlockingIOError: somebody listens who is too busy to be asked.
         """
+        return self._listener() or 0
+
+    def _listener(self) -> int | None:
+        """The pid that listens on liblxc's socket, 0 for one of another pid namespace.
+
+        Any user of the host may listen on such a name and hold off every refresh: only a socket
+        of our own user's, root's, counts.
+        """
         found = kernel.listener(command_socket(f"{self.daemon}/containers", self.key))
-        return found[0] if found and found[1] == os.geteuid() else 0
+        return found[0] if found and found[1] == os.geteuid() else None
 
 
 def command_socket(lxcpath: str, key: str) -> bytes:
