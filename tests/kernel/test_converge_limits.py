@@ -209,7 +209,7 @@ def test_a_process_that_does_not_stop(
     subprocess.run(["fsfreeze", "--freeze", small], check=True)
     try:
         sleeper = patient.payload.start("sh", "-c", f"echo >{small}/file")
-        until(lambda: state(sleeper.pid) == "D", what="it sleeps")
+        until(lambda: waits_for(sleeper.pid) == "percpu_rwsem_wait", what="it sleeps")
         patient.replace(TOOL)
         assert patient.reasons(TOOL) == {TOOL: "not-frozen"}
         assert patient.payload.frozen() == []
@@ -219,10 +219,11 @@ def test_a_process_that_does_not_stop(
     assert patient.reasons(TOOL) == {}
 
 
-def state(pid: int) -> str:
-    """The state of a process, in one letter (proc_pid_stat(5))."""
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0]
+def waits_for(pid: int) -> str:
+    """The kernel's function in which a process sleeps (proc_pid_wchan(5))."""
+    with open(f"/proc/{pid}/wchan") as file:
+        return file.read()
+
 
 
 # -- what is full
