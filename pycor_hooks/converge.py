@@ -94,7 +94,7 @@ def converge(found: Record, generation: int | None, touched: Touched) -> Result 
             result = Result(0, {"": Reason.REPLACED}, [])
         else:
             with Trees(now) as trees:
-                result = _Convergence(now, trees).run(touched(now.converged))
+                result = _Convergence(now, trees, base).run(touched(now.converged))
             if base.running():
                 return None
         stale.write(
@@ -132,15 +132,18 @@ def _own(found: Record) -> str:
 class _Convergence:
     """The converge of one container, freeze by freeze."""
 
-    def __init__(self, found: Record, trees: Trees) -> None:
+    def __init__(self, found: Record, trees: Trees, base: Instance) -> None:
         self._record = found
         self._trees = trees
+        self._base = base
         self._parents = Parents(trees.own)
         self._reasons: dict[str, Reason] = {}
         self._frozen: list[float] = []
 
     def run(self, touched: Iterable[tuple[str, File | None]]) -> Result:
         found = search(self._trees, touched)
+        if self._base.running():
+            return Result(0, self._reasons, self._frozen)
         if found.paths:  # what was in use for a moment when the overlay was refreshed is not now
             self._trees.forget()
             overlay.refresh(self._record.merged)
@@ -174,7 +177,7 @@ class _Convergence:
             with contextlib.closing(Freezer(self._record.init)) as freezer:
                 cure = Cure(self._record, self._trees, freezer, self._parents)
                 tries = 0
-                while tries < TRIES and (steps or outdated):
+                while tries < TRIES and (steps or outdated) and not self._base.running():
                     time.sleep(max([PAUSE, *self._frozen[-1:]]) if tries or self._frozen else 0)
                     tries += 1
                     try:

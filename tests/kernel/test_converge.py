@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -11,8 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pycor_hooks import converge, kernel, stale
+from lab.converging import touched
+from pycor_hooks import converge, kernel, mirror, overlay, stale
+from pycor_hooks.plan import Base
 from pycor_hooks.staleness import Reason
+from tests.kernel.test_watcher import running
 
 if TYPE_CHECKING:
     from tests.kernel.patient import Patient
@@ -21,6 +25,7 @@ pytestmark = pytest.mark.host_root
 
 TOOL = "usr/bin/tool"
 HOSTNAME = "etc/hostname"
+NEW = "usr/bin/new"
 OLD = "usr/bin/tool of base\n"
 
 
@@ -389,3 +394,27 @@ def test_a_container_that_has_gone(patient: Patient) -> None:
     patient.stop()
     assert converge.converge(record, 1, lambda _: []) is None
     assert not kernel.is_mount_root(record.merged)
+
+
+@pytest.mark.parametrize("when", ["searched", "to be frozen"])
+def test_a_base_that_starts_meanwhile(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """A base that starts while a container is looked at changes nothing of what that sees."""
+    patient.hold(TOOL)
+    overlay.refresh(patient.web.merged)
+    patient.replace(TOOL)
+    what, name = {"searched": (converge, "search"), "to be frozen": (mirror, "begin")}[when]
+    whole = getattr(what, name)
+    with contextlib.ExitStack() as stack:
+
+        def last(*given: object) -> object:
+            result = whole(*given)
+            assert patient.sees(NEW) is None  # which is remembered until a refresh
+            stack.enter_context(running(Base(patient.web.daemon, "default", "base")))
+            patient.replace(NEW)
+            return result
+
+        monkeypatch.setattr(what, name, last)
+        assert converge.converge(patient.record, 1, touched(patient.base, [TOOL])) is None
+    assert (patient.sees(TOOL), patient.sees(NEW)) == (OLD, None)
