@@ -23,7 +23,9 @@ class Inventory:
         for project in {project for project, _ in instances}:
             names = [name for owner, name in instances if owner == project]
             client = self.client.in_project(project)
-            client("stop", "--force", *names, check=False)  # all at once; some are stopped
+            running = [name for name in names if client.instance(name).status != "Stopped"]
+            if running:
+                client("stop", "--force", *running, check=False)  # all at once
             for name in names:
                 client("config", "set", name, "security.protection.delete=false")
             client("delete", "--force", *names)

@@ -111,7 +111,7 @@ def test_every_way_of_stopping_the_base(overlays: Overlays, watcher: Watcher) ->
         assert [seen(container) for container in containers] == [of(number - 1)] * 2, way
         start_release(overlays.base, number)
         # a name that was looked up is remembered, present or absent, until the refresh
-        assert seen(containers[0]) == of(number - 1), way
+        assert seen(containers[0]) == of(number - 1), (way, watcher.log())
         refreshes = live.Refreshes(containers)
         way(overlays.base)
         refreshes.wait(timeout_s=SEEN_AFTER_S)
