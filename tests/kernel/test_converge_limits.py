@@ -225,7 +225,6 @@ def waits_for(pid: int) -> str:
         return file.read()
 
 
-
 # -- what is full
 
 
