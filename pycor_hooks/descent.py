@@ -47,7 +47,10 @@ class Place:
         Raises:
             OSError: it is gone, or no directory any more; the place is the same then.
         """
-        below = os.open(name, OPEN, dir_fd=self.fd)
+        self.take(os.open(name, OPEN, dir_fd=self.fd))
+
+    def take(self, below: int) -> None:
+        """Go down into a subdirectory that has been opened; its descriptor is the place's now."""
         if len(self._held) < HELD:
             self._held.append(self.fd)
         else:

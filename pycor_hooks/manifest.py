@@ -17,6 +17,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks.beneath import enter
+from pycor_hooks.descent import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,9 +28,8 @@ DELETED = "deleted"
 REPLACED = "replaced"
 KINDS = (ADDED, CHANGED, DELETED, REPLACED)
 
-# Each level holds a descriptor. No system has a tree so deep; root in a base may make one.
-MAX_DEPTH = 256
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+PATH_MAX = 4096
+"""Bytes of a path. No call takes longer ones; root in a base may make them all the same."""
 
 
 class Entry(NamedTuple):
@@ -73,40 +73,38 @@ def walk(rootfs: str) -> Iterator[Entry]:
     goes meanwhile is left out: somebody may push files into a base that is stopped.
 
     Raises:
-        OSError: it cannot be read, or is deeper than MAX_DEPTH (ELOOP).
+        OSError: it cannot be read, or has a directory beyond PATH_MAX (ENAMETOOLONG).
     """
-    levels: list[tuple[int, str, Iterator[str]]] = []
-    try:
-        root = os.open(rootfs, _OPEN | os.O_CLOEXEC)
-        levels.append((root, "", _names(root)))
-        yield _entry("", os.fstat(root), "")
+    with Place(rootfs) as place:
+        levels = [("", _names(place.fd))]
+        yield _entry("", os.fstat(place.fd), "")
         while levels:
-            directory, prefix, names = levels[-1]
+            prefix, names = levels[-1]
             for name in names:
                 try:
-                    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    found = os.stat(name, dir_fd=place.fd, follow_symlinks=False)
                     link = stat.S_ISLNK(found.st_mode)
-                    target = os.readlink(name, dir_fd=directory) if link else ""
+                    target = os.readlink(name, dir_fd=place.fd) if link else ""
                 except FileNotFoundError:
                     continue
                 yield _entry(prefix + name, found, target)
-                if stat.S_ISDIR(found.st_mode):
-                    below = _enter(directory, name, len(levels))
-                    if below >= 0:
-                        levels.append((below, f"{prefix}{name}/", _names(below)))
-                        break
+                if stat.S_ISDIR(found.st_mode) and _enter(place, prefix, name):
+                    levels.append((f"{prefix}{name}/", _names(place.fd)))
+                    break
             else:
-                os.close(levels.pop()[0])
-    finally:
-        for directory, _, _ in levels:
-            os.close(directory)
+                levels.pop()
+                if levels:
+                    place.leave()
 
 
-def _enter(directory: int, name: str, depth: int) -> int:
-    """Open a directory; -1 where something is mounted on it, or it is none any more."""
-    if depth == MAX_DEPTH:
-        raise OSError(errno.ELOOP, f"more than {MAX_DEPTH} directories deep")
-    return enter(directory, name)
+def _enter(place: Place, prefix: str, name: str) -> bool:
+    """Go into a directory, unless something is mounted on it, or it is none any more."""
+    if len(os.fsencode(prefix)) + len(os.fsencode(name)) > PATH_MAX:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), f"{prefix[:60]}…")
+    below = enter(place.fd, name)
+    if below >= 0:
+        place.take(below)
+    return below >= 0
 
 
 def _names(directory: int) -> Iterator[str]:

@@ -63,13 +63,18 @@ class Overlays:
             container.end()
 
     def change_base(self) -> Change:
-        """Change the base, which every container has looked at before."""
-        change = Change(
-            f"{self._base}/usr/bin/fresh{time.monotonic_ns()}",
-            [f"{container.merged}/usr/bin" for container in self._containers],
+        """Change the base, which every container has looked at before.
+
+        Where a refresh was under way, or the kernel has forgotten the looks, it tells nothing,
+        and another change is made.
+        """
+        seen_in = [f"{container.merged}/usr/bin" for container in self._containers]
+        return next(
+            change
+            for _ in range(10)
+            if (change := Change(f"{self._base}/usr/bin/fresh{time.monotonic_ns()}", seen_in))
+            and change.stale()
         )
-        assert change.stale(), "the kernel shows it by itself, so this tells nothing"
-        return change
 
 
 class Change:
