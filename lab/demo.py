@@ -16,7 +16,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from lab import cost, debian
+from lab import cost, debian, pidns
 from lab.daemon import Daemon
 from lab.overlays import COMMAND, Overlays
 from lab.supervisor import Supervised
@@ -228,6 +228,7 @@ def stay() -> None:
 
 def main() -> None:
     """Run the demo."""
+    pidns.enter()
     for number in SIGNALS:
         signal.signal(number, interrupted)
     start = time.monotonic()

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 from typing import TYPE_CHECKING
 
+from lab import pidns
 from pycor_hooks import instance, kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter_own() -> None:
@@ -42,6 +40,7 @@ def own_mounts() -> Iterator[None]:
 
 
 def _make_private() -> None:
+    pidns.follow()
     kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     for path in ("/run", os.path.dirname(instance.STATE)):
         kernel.mount("tmpfs", path, "tmpfs", 0, "mode=0755")
@@ -51,7 +50,6 @@ def go_back(*namespaces: int) -> None:
     """setns(2), each by its descriptor; the working directory stays what it was."""
     here = os.getcwd()  # setns(2) to a mount namespace moves to its root
     for descriptor in namespaces:
-        if _libc.setns(descriptor, 0) == -1:
-            code = ctypes.get_errno()
-            raise OSError(code, f"setns: {os.strerror(code)}")
+        kernel.setns(descriptor, 0)
     os.chdir(here)
+    pidns.follow()

@@ -26,7 +26,8 @@ class Payload:
     """
 
     def __init__(self, name: str) -> None:
-        self._name = f"lxc.payload.{name}-{os.getpid()}"
+        whose = os.stat("/proc/self/ns/pid").st_ino  # in a lab's of its own, pids are small
+        self._name = f"lxc.payload.{name}-{whose}-{os.getpid()}"
         self._processes: list[subprocess.Popen[bytes]] = []
         self.version2 = self.version1 = ""
 

@@ -6,6 +6,8 @@ watcher, clients. So they share namespaces with each other, as on an ordinary ho
 nobody else: bridges, veth pairs, firewall rules and ip_forward never show on the host, and when
 the last process is gone the kernel drops the mounts, however the run ended.
 
+Process 1, where it is ours (`lab.pidns`), comes along: it is what hooks take for the host.
+
 liblxc's command sockets are abstract, which makes them belong to the network namespace: whoever
 asks whether an instance runs has to be inside, too.
 """
@@ -23,7 +25,7 @@ import tempfile
 from itertools import chain
 from typing import TYPE_CHECKING, Self
 
-from lab import cgroups, limits, mounts
+from lab import cgroups, limits, mounts, pidns
 from lab.supervisor import Supervised
 from lab.wait import until
 from pycor_hooks import instance, kernel, mountinfo, record
@@ -106,11 +108,8 @@ class World:
         return directory
 
     def _unshare(self) -> None:
-        shared = next(mount for mount in mountinfo.read() if mount.target == "/").shared
-        kernel.unshare(kernel.CLONE_NEWNS | _CLONE_NEWNET)
-        kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE)
-        if shared:  # as the host had it, among ourselves
-            kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SHARED)
+        kernel.unshare(_CLONE_NEWNET)
+        pidns.unshare_mounts()
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         self._show_own_interfaces()
 

@@ -9,6 +9,8 @@ from random import SystemRandom
 import pytest
 from hypothesis import settings
 
+from lab import pidns
+
 # A machine that does other things as well is no reason to fail a property.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -37,6 +39,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Say how to repeat what is done at random, should the run not come to its end."""
     return f"random: --seed={config.getoption('--seed')}"
+
+
+def pytest_configure() -> None:
+    """Go on in a pid namespace of our own: its process 1 is the host to hooks under test."""
+    if _is_host_root():
+        pidns.enter()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
