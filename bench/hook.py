@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bench.figures import paired, seconds, write
 from lab import mounts
 from lab.liblxc import Container, make_base
-from pycor_hooks import takedown
+from pycor_hooks import namespaces, takedown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ def start_of_live(container: Container) -> None:
     """Start one and leave it up, as a running container is: nothing bound on its rootfs."""
     command, env = container.command("pre-start", "--base", "base")
     subprocess.run(command, env=env, check=True)
-    takedown.detach_bind(container.rootfs, container.merged)
+    takedown.detach_binds(container.directory, container.rootfs, namespaces.HOST)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pycor_hooks import mountinfo, record, tree
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -21,9 +22,10 @@ REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 class Monitor:
     """A process that stands for [lxc monitor]: hooks are its children, and it can be killed."""
 
-    def __init__(self) -> None:
+    def __init__(self, way_in: Sequence[str] = ()) -> None:
+        """Start it; ``way_in`` takes it to where it belongs, with no process between."""
         self._shell = subprocess.Popen(
-            ["/bin/sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*way_in, "/bin/sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.pid = self._shell.pid
 
@@ -83,9 +85,13 @@ class Container:
         """Run one hook as a child of the monitor."""
         command, env = self.command(hook, *arguments)
         if monitor is None:
-            self.monitor = self.monitor or Monitor()
+            self.monitor = self.monitor or self.new_monitor()
             monitor = self.monitor
         return monitor.run(" ".join(command), env)
+
+    def new_monitor(self) -> Monitor:
+        """A monitor for its next start."""
+        return Monitor()
 
     def pre_start(self, *, base: str | None = None, monitor: Monitor | None = None) -> int:
         """Run pre-start with --base."""
@@ -133,6 +139,10 @@ class Container:
             return ""
         with open(self.log_path) as file:
             return file.read()
+
+    def mounts_elsewhere(self) -> list[str]:
+        """What of ours is mounted in other namespaces where its daemon has mounts."""
+        return []
 
     def overlays(self) -> list[mountinfo.Mount]:
         """The mounts that are ours and this container's, wherever they are."""

@@ -13,7 +13,6 @@ import stat
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
-from lab.liblxc import Monitor
 from pycor_hooks import kernel, mountinfo
 from pycor_hooks.watcher import once
 
@@ -83,13 +82,17 @@ def ended(web: Container) -> None:
 
 
 class Case(NamedTuple):
-    """A hook, and what its container is like when it is due."""
+    """A hook, what its container is like when it is due, and where its monitor is.
+
+    ``apart``: in a mount namespace of the daemon's own.
+    """
 
     hook: str
     state: Callable[[Container], None]
+    apart: bool = False
 
     def __str__(self) -> str:
-        return f"{self.hook}-{self.state.__name__}"
+        return f"{self.hook}-{self.state.__name__}" + ("-apart" if self.apart else "")
 
     @property
     def wrote(self) -> bool:
@@ -103,6 +106,8 @@ CASES = [
     Case("start-host", bound),
     Case("stop", ended),
     Case("post-stop", ended),
+    Case("pre-start", new, apart=True),
+    Case("start-host", bound, apart=True),
 ]
 ORDER = ["pre-start", "start-host", "stop", "post-stop"]
 
@@ -110,7 +115,7 @@ ORDER = ["pre-start", "start-host", "stop", "post-stop"]
 def run(web: Container, hook: str, before: list[str]) -> int:
     """Run a hook with a command before it; its exit status."""
     command, env = web.command(hook, *(["--base", web.base] if hook == "pre-start" else []))
-    web.monitor = web.monitor or Monitor()
+    web.monitor = web.monitor or web.new_monitor()
     return web.monitor.run(" ".join([*before, *command]), env)
 
 
@@ -154,6 +159,7 @@ def left(web: Container) -> list[str]:
     """What is still mounted or recorded of it."""
     ours = (f"{web.directory}/", web.rootfs)
     mounts = [f"mount: {m.target}" for m in mountinfo.read() if m.target.startswith(ours)]
+    mounts += [f"mount of the daemon's: {target}" for target in web.mounts_elsewhere()]
     if os.path.lexists(web.directory):
         mounts += [f"state: {web.directory}/{name}" for name in [".", *os.listdir(web.directory)]]
     return mounts

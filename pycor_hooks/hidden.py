@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from pycor_hooks import kernel, lost, mountinfo, takedown
+from pycor_hooks import kernel, lost, mountinfo, namespaces, takedown
 from pycor_hooks.errors import NotOurs
 from pycor_hooks.registry import Lock
 
@@ -47,7 +47,9 @@ def resurface_at(directory: str) -> bool:
 
 
 def resurface(mount: Mount) -> None:
-    """Mount a hidden overlay again at its path, with its record; detach the hidden mount.
+    """Mount a hidden overlay again at its path; detach the hidden mount.
+
+    Its record comes along, where it has a sound one.
 
     The calling thread changes its mount namespace meanwhile.
 
@@ -57,38 +59,34 @@ def resurface(mount: Mount) -> None:
     """
     directory = os.path.dirname(mount.target)
     with ExitStack() as stack:
-        host = _our_namespace(stack)
+        host = namespaces.open_own()
+        stack.callback(os.close, host)
         stack.callback(os.chdir, os.getcwd())  # setns(2) to a mount namespace moves to its root
         stack.callback(kernel.setns, host, kernel.CLONE_NEWNS)
         kernel.unshare(kernel.CLONE_NEWNS)
-        below = _our_namespace(stack)
+        below = namespaces.open_own()
+        stack.callback(os.close, below)
         kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE)
         _uncover(mount.target, mount.device)
         tree = kernel.open_tree_clone(mount.target)
         stack.callback(os.close, tree)
-        known = takedown.recorded(directory) or lost.rebuild(mount)
+        known = takedown.recorded(directory)
         kernel.setns(host, kernel.CLONE_NEWNS)
-        _mount_again(tree, mount.device, known)
+        _mount_again(tree, mount, known)
         kernel.setns(below, kernel.CLONE_NEWNS)
         takedown.everything(directory, "")
         takedown.remove_directory(directory)
 
 
-def _our_namespace(stack: ExitStack) -> int:
-    """The calling thread's mount namespace, as a descriptor that the stack closes."""
-    descriptor = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    stack.callback(os.close, descriptor)
-    return descriptor
-
-
-def _mount_again(tree: int, device: str, known: Record) -> None:
-    with Lock(known.directory):
-        os.makedirs(known.merged, 0o700, exist_ok=True)
-        if not kernel.is_mount_root(known.merged):
-            kernel.move_mount(tree, known.merged)
-        elif kernel.statx(known.merged).dev != mountinfo.device_number(device):
-            raise NotOurs(path=known.merged)
-        if known.base_name:
+def _mount_again(tree: int, mount: Mount, known: Record | None) -> None:
+    merged = mount.target
+    with Lock(os.path.dirname(merged)):
+        os.makedirs(merged, 0o700, exist_ok=True)
+        if not kernel.is_mount_root(merged):
+            kernel.move_mount(tree, merged)
+        elif kernel.statx(merged).dev != mountinfo.device_number(mount.device):
+            raise NotOurs(path=merged)
+        if known:
             known.write()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from pycor_hooks import instance, kernel, takedown
+from pycor_hooks import instance, kernel, namespaces, takedown
 from pycor_hooks.errors import NotAHook, UnknownOption
 from pycor_hooks.record import directory_of, read
 from pycor_hooks.registry import Lock
@@ -33,13 +33,32 @@ def run(hook: str, argv: list[str], environ: dict[str, str]) -> int:
         The exit status: 0, or the error's.
     """
     try:
-        config = instance.Config(_read_config(environ))
+        place = namespaces.of_process(os.getppid())
+        if place.identity:
+            _load_all()
+        with place:
+            config = instance.Config(_read_config(environ))
         _HOOKS[hook](parse_options(hook, argv), environ, config)
     except Exception as error:  # noqa: BLE001 - liblxc shows nobody a traceback
         from pycor_hooks import hooklog  # noqa: PLC0415 - the usual way has nothing to say
 
         return hooklog.failed(hook, error, environ)
     return 0
+
+
+def _load_all() -> None:
+    """Import what a hook may need once it is where our modules are not."""
+    from pycor_hooks import (  # noqa: F401, PLC0415
+        held,
+        hidden,
+        hooklog,
+        journal,
+        lost,
+        parents,
+        pools,
+        prestart,
+        strays,
+    )
 
 
 def _read_config(environ: dict[str, str]) -> str:
@@ -97,7 +116,7 @@ def _start_host(
         record.init = int(environ["LXC_PID"])
         record.init_start = instance.process_start(record.init)
         record.write()
-        takedown.detach_bind(rootfs, record.merged)
+        takedown.detach_binds(directory, rootfs, namespaces.of_process(os.getppid()))
 
 
 def _stop(options: dict[str, str], environ: dict[str, str], config: instance.Config) -> None:
@@ -114,10 +133,15 @@ def _post_stop(
     _options: dict[str, str], environ: dict[str, str], _config: instance.Config
 ) -> None:
     container, _ = instance.from_environment(environ)
+    place = namespaces.of_process(os.getppid())
     record = takedown.own(directory_of(container.daemon, container.key), os.getppid())
     if not record or not record.base_name:
         return
-    if instance.identity_now(record.lowerdirs[0]) != record.lower_identity:
+    with place:
+        identity = instance.identity_now(record.lowerdirs[0])
+    if place.identity and not (identity and record.lower_identity):
+        return  # it cannot be seen from here: pools move away from where an old monitor is
+    if identity != record.lower_identity:
         from pycor_hooks import hooklog  # noqa: PLC0415 - as in run
 
         base = instance.Instance(record.daemon, record.base_project, record.base_name)

@@ -97,12 +97,21 @@ def _find_log(config: str) -> str:
 
     The daemons keep both in one directory, but for the newest Incus.
     """
+    root = _monitors_root()
     try:
-        with open(config, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            return log_file(file.read())
+        with open(
+            f"{root}{config}", encoding="utf-8", errors="surrogateescape", newline="\n"
+        ) as file:
+            path = log_file(file.read())
+            return f"{root}{path}" if path else ""
     except OSError:
-        beside = os.path.join(os.path.dirname(config), "lxc.log")
+        beside = root + os.path.join(os.path.dirname(config), "lxc.log")
         return beside if os.path.exists(beside) else ""
+
+
+def _monitors_root() -> str:
+    """The root directory of [lxc monitor], in whose mount namespace the daemon's files are."""
+    return f"/proc/{os.getppid()}/root"
 
 
 def log_file(config: str) -> str:

@@ -29,6 +29,8 @@ UMOUNT_NOFOLLOW = 0x8
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
 BTRFS_SUPER_MAGIC = 0x9123683E
 
+AT_RECURSIVE = 0x8000
+CLONE_FS = 0x200
 CLONE_NEWNS = 0x20000
 CLONE_NEWUSER = 0x10000000
 
@@ -56,6 +58,7 @@ _RESOLVE_NO_XDEV = 0x1
 _RESOLVE_NO_MAGICLINKS = 0x2
 _RESOLVE_NO_SYMLINKS = 0x4
 _RESOLVE_BENEATH = 0x8
+_RESOLVE_IN_ROOT = 0x10
 _IN_MODIFY = 0x2
 
 _SYS_OPEN_TREE = 428
@@ -149,14 +152,27 @@ def watch_writes(path: str) -> int:
     return descriptor
 
 
-def open_tree_clone(path: str) -> int:
-    """open_tree(2) with OPEN_TREE_CLONE: a detached bind mount of ``path``, as a descriptor."""
-    return _checked(
-        _syscall(
-            _SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC
-        ),
-        path,
-    )
+def open_in_root(root: int, path: str, flags: int) -> int:
+    """openat2(2) with RESOLVE_IN_ROOT: as if ``root`` were the root directory.
+
+    Args:
+        root: descriptor of a directory, such as another process's root.
+        path: absolute symlinks and ``..`` in it stay below ``root``.
+        flags: ``O_*``, without O_CREAT.
+    """
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
+    return _checked(_syscall(_SYS_OPENAT2, root, os.fsencode(path), how, len(how)), path)
+
+
+def open_tree_clone(path: str, flags: int = 0) -> int:
+    """open_tree(2) with OPEN_TREE_CLONE: a detached bind mount of ``path``, as a descriptor.
+
+    Args:
+        path: what to bind.
+        flags: AT_RECURSIVE to have what is mounted below it as well.
+    """
+    flags |= _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC
+    return _checked(_syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), path)
 
 
 def move_mount(tree: int, target: str) -> None:
@@ -195,9 +211,9 @@ def clone_into_userns() -> int:
 
 
 def unshare(flags: int) -> None:
-    """unshare(2): leave namespaces that others use for new ones; ``flags`` are ``CLONE_NEW*``.
+    """unshare(2): leave what others use for something new; ``flags`` are ``CLONE_*``.
 
-    The calling thread alone has new ones then.
+    The calling thread alone has it then.
     """
     _checked(_libc.unshare(flags))
 
@@ -207,7 +223,8 @@ def setns(namespace: int, kind: int) -> None:
 
     Args:
         namespace: descriptor of one, from /proc/PID/ns.
-        kind: ``CLONE_NEW*``, what it has to be; a mount namespace moves to its root directory.
+        kind: ``CLONE_NEW*``, what it has to be, 0 for any. With a mount namespace, root and
+            working directory become its root, so the thread may not share them: EINVAL.
     """
     _checked(_libc.setns(namespace, kind))
 

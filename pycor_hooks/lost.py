@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 
-from pycor_hooks import instance, mountinfo, record
+from pycor_hooks import instance, mountinfo, namespaces, record
 from pycor_hooks.errors import BadState
 from pycor_hooks.instance import Instance
 from pycor_hooks.overlay import SOURCE, STAGED_LOWER
@@ -60,7 +60,8 @@ def rebuild(mount: Mount) -> Record:
 
     Returns:
         The record. ``base_name`` is "" where the base cannot be told, ``monitor`` and ``init``
-        are 0 where nobody uses the overlay; ``lower_identity`` is the base's of now.
+        are 0 where nobody uses the overlay; ``lower_identity`` is the base's of now, "" where
+        that cannot be seen from here.
     """
     directory = os.path.dirname(mount.target)
     home, key = directory.split("/")[-2:]
@@ -72,6 +73,7 @@ def rebuild(mount: Mount) -> Record:
     except OSError:  # deleted, say
         volume = ""
     monitor = _monitor_of(container)
+    namespace = _namespace_of(monitor)
     init = inhabitant(mount.device)
     start = instance.process_start(monitor) or instance.process_start(init)
     return record.Record(
@@ -84,7 +86,8 @@ def rebuild(mount: Mount) -> Record:
         upperdir=f"{volume}/overlay/upper" if volume else "",
         workdir=f"{volume}/overlay/work" if volume else "",
         rootfs=f"{volume}/rootfs" if volume else "",
-        lower_identity=_identity_of(base),
+        lower_identity="" if namespace else _identity_of(base),
+        namespace=namespace,
         monitor=monitor,
         monitor_start=instance.process_start(monitor),
         init=init,
@@ -149,6 +152,13 @@ def _monitor_of(container: Instance) -> int:
     try:
         return container.monitor()
     except BlockingIOError:
+        return 0
+
+
+def _namespace_of(monitor: int) -> int:
+    try:
+        return namespaces.of_process(monitor).identity if monitor else 0
+    except OSError:  # it has just ended
         return 0
 
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 import os
 import time
 
-from pycor_hooks import idmap, instance, kernel, layer, overlay, takedown
+from pycor_hooks import (
+    idmap,
+    instance,
+    kernel,
+    layer,
+    namespaces,
+    overlay,
+    publish,
+    takedown,
+)
 from pycor_hooks.errors import (
     BaseEmpty,
     BaseIsOverlay,
@@ -30,6 +39,7 @@ from pycor_hooks.registry import Lock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pycor_hooks.instance import Config, Instance
+    from pycor_hooks.namespaces import Place
     from pycor_hooks.strays import Strays
 
 _INIT_TIMEOUT = 3.0
@@ -48,60 +58,64 @@ def pre_start(container: Instance, base: Instance, rootfs: str, config: Config) 
         PycorError: a named refusal; nothing is left mounted then.
     """
     directory = directory_of(container.daemon, container.key)
+    place = namespaces.of_process(os.getppid())
     cleared = False
     with Lock(directory):
         try:
-            _clear(directory, rootfs)
+            _clear(directory, rootfs, place)
             cleared = True
-            _mount(directory, container, base, rootfs, config)
+            _mount(container, base, rootfs, config, place)
         except BaseException:
-            _undo(directory, rootfs, began=cleared)
+            _undo(directory, rootfs, place, began=cleared)
             raise
 
 
-def _undo(directory: str, rootfs: str, *, began: bool) -> None:
+def _undo(directory: str, rootfs: str, place: Place, *, began: bool) -> None:
     """Leave nothing of a start that failed, and what stood in its way where it has not begun.
 
     Its own error is the one that has to be told, not one from here.
     """
     try:
         if began:
-            takedown.everything(directory, rootfs)
+            takedown.everything(directory, rootfs, place)
         takedown.remove_directory(directory)
     except (OSError, PycorError):
         pass  # post-stop and the next start try again
 
 
-def _mount(
-    directory: str, container: Instance, base: Instance, rootfs: str, config: Config
-) -> None:
-    identity = instance.identity_now(base.rootfs())  # earlier than its owner is looked at
-    layers = check(directory, container, base, rootfs, config)
-    lower = layers.lowerdirs[0]
-    record = _record(container, base, rootfs, lower, identity or "")
-    layer.prepare(os.path.dirname(rootfs), lower)
-    layer.tidy(layers.volume)
-    for path in layers.lowerdirs[1:]:
-        os.makedirs(path, 0o755, exist_ok=True)
+def _mount(container: Instance, base: Instance, rootfs: str, config: Config, place: Place) -> None:
+    directory = directory_of(container.daemon, container.key)
+    with place:
+        identity = instance.identity_now(base.rootfs())  # earlier than its owner is looked at
+        staging = publish.staging(directory, rootfs, place)
+        layers = check(staging, container, base, rootfs, config)
+        lower = layers.lowerdirs[0]
+        record = _record(container, base, rootfs, lower, identity or "")
+        record.namespace = place.identity
+        layer.prepare(os.path.dirname(rootfs), lower)
+        layer.tidy(layers.volume)
+    if layers.lowerdirs[1:]:
+        os.makedirs(f"{directory}/empty", 0o755, exist_ok=True)
     record.write()
     os.makedirs(record.merged, 0o700, exist_ok=True)
-    _mount_or_cut_off(layers, record.merged, rootfs)
-    if instance.identity_now(lower) != identity:
-        raise BaseReplaced(base=base.label, path=lower, name=container.label)
-    if os.listdir(rootfs):
-        strays = strays_of(container, rootfs, record.merged, config, layers.fs_ids)
-        _move_strays(strays, layers.fs_ids)
-    kernel.mount(record.merged, rootfs, "", kernel.MS_BIND)
-    kernel.mount("", rootfs, "", kernel.MS_PRIVATE)
+
+    def fill(merged: str) -> None:
+        if instance.identity_now(lower) != identity:
+            raise BaseReplaced(base=base.label, path=lower, name=container.label)
+        if os.listdir(rootfs):
+            strays = strays_of(container, rootfs, merged, config, layers.fs_ids)
+            _move_strays(strays, layers.fs_ids)
+
+    publish.mount(layers, record, place, fill)
 
 
 def check(
-    directory: str, container: Instance, base: Instance, rootfs: str, config: Config
+    staging: str, container: Instance, base: Instance, rootfs: str, config: Config
 ) -> overlay.Layers:
     """Refuse a start that cannot be, and tell what it would mount; nothing is changed.
 
     Args:
-        directory: where mapped layers would be staged.
+        staging: the directory where mapped layers would be staged.
         container, base, rootfs, config: as :func:`pre_start` has them.
 
     Raises:
@@ -121,23 +135,11 @@ def check(
         lower_map=ids.layer(os.lstat(lower).st_uid),
         upper_map=ids.layer(layer.owner(volume, lower)),
         fs_ids=_root_of(ids, container, base),
-        staging=directory,
+        staging=staging,
     )
     if layer.shares_btrfs(volume, lower):
-        layers.lowerdirs.append(f"{directory}/empty")
+        layers.lowerdirs.append(f"{staging}/empty")
     return layers
-
-
-def _mount_or_cut_off(layers: overlay.Layers, merged: str, rootfs: str) -> None:
-    """Mount; where the upper is held, try once more without those who copied an earlier bind."""
-    try:
-        overlay.mount(layers, merged)
-    except StillHeld:
-        from pycor_hooks import held  # noqa: PLC0415 - a rare need
-
-        if not held.cut_off(rootfs):
-            raise
-        overlay.mount(layers, merged)
 
 
 def strays_of(
@@ -225,18 +227,23 @@ def _root_of(ids: idmap.IdMap, container: Instance, base: Instance) -> tuple[int
     return uid, gid
 
 
-def _clear(directory: str, rootfs: str) -> None:
+def _clear(directory: str, rootfs: str, place: Place) -> None:
     """Take down what an earlier start left, once its init is dead; leave what is not ours."""
     earlier = takedown.known(directory)
-    layer.settle(f"{os.path.dirname(rootfs)}/overlay")
+    with place:
+        layer.settle(f"{os.path.dirname(rootfs)}/overlay")
     if earlier:
         await_end(earlier, _INIT_TIMEOUT)
     if os.listdir(directory):
-        takedown.everything(directory, earlier.rootfs if earlier and earlier.rootfs else rootfs)
-    if kernel.is_mount_root(rootfs):
-        takedown.detach_bind(rootfs, f"{directory}/merged")
-        if kernel.is_mount_root(rootfs):
-            raise NotOurs(path=rootfs)
+        known_rootfs = earlier.rootfs if earlier and earlier.rootfs else rootfs
+        takedown.everything(directory, known_rootfs, *takedown.places(place, earlier))
+    with place:
+        foreign = kernel.is_mount_root(rootfs)
+    if foreign:
+        takedown.detach_binds(directory, rootfs, place)
+        with place:
+            if kernel.is_mount_root(rootfs):
+                raise NotOurs(path=rootfs)
 
 
 def await_end(earlier: Record, timeout: float) -> None:

@@ -18,7 +18,7 @@ _TEXT = ("daemon", "project", "name", "base_project", "base_name", "upperdir", "
 _MORE_TEXT = ("rootfs", "lower_identity")
 _YEAR_10000 = 253402300800
 _NUMBERS = ("monitor", "monitor_start", "init", "init_start")
-_LATER = ("converged", "lowerdirs", "refreshed_at", "started_at")
+_LATER = ("namespace", "converged", "lowerdirs", "refreshed_at", "started_at")
 
 
 class Record:
@@ -33,6 +33,7 @@ class Record:
         rootfs: where the overlay is bound while the container starts.
         lower_identity: of the base's rootfs, see :func:`pycor_hooks.instance.identity_of`.
         monitor, monitor_start: pid and start time (clock ticks since boot) of [lxc monitor].
+        namespace: its mount namespace, 0 for the host's; see :mod:`pycor_hooks.namespaces`.
         init, init_start: the same of the container's init, 0 until start-host has run.
         converged: the generation of the base of which nothing older is left in this overlay;
             None where that is not known.
@@ -52,6 +53,7 @@ class Record:
     lower_identity: str
     monitor: int
     monitor_start: int
+    namespace: int
     init: int
     init_start: int
     converged: int | None
@@ -61,6 +63,7 @@ class Record:
 
     def __init__(self, **values: str | float | list[str] | None) -> None:
         self.converged = None
+        self.namespace = 0
         for attribute, value in values.items():
             setattr(self, attribute, value)
 
@@ -94,7 +97,7 @@ class Record:
         lines = [f"VERSION={STATE_VERSION}"]
         lines += [
             f"{attribute.upper()}={_escape_value(str(getattr(self, attribute)))}"
-            for attribute in (*_TEXT, *_MORE_TEXT, *_NUMBERS, "started_at")
+            for attribute in (*_TEXT, *_MORE_TEXT, *_NUMBERS, "namespace", "started_at")
         ]
         if self.converged is not None:
             lines.append(f"CONVERGED={self.converged}")
@@ -133,6 +136,7 @@ def read(directory: str) -> Record:
         record = Record(
             **{attribute: values[attribute.upper()] for attribute in (*_TEXT, *_MORE_TEXT)},
             **{attribute: int(values[attribute.upper()]) for attribute in _NUMBERS},
+            namespace=int(values.get("NAMESPACE", 0)),  # a state file of before does not say
             converged=int(values["CONVERGED"]) if "CONVERGED" in values else None,
             lowerdirs=lowerdirs,
             started_at=_seconds(values["STARTED_AT"]),

@@ -5,6 +5,8 @@ The hooks take down what their own start put up, the watcher what a dead start l
 pre-start whatever stands in its way. All do it under the overlay's lock, in the order that lets
 a later try finish what a kill interrupted: the state file goes last.
 
+What is on the rootfs is so in the monitor's mount namespace, all else in the host's.
+
 Imported by the hooks: standard library only.
 """
 
@@ -14,11 +16,15 @@ import errno
 import os
 import time
 
-from pycor_hooks import instance, kernel, layer, mountinfo
+from pycor_hooks import instance, kernel, layer, mountinfo, namespaces
 from pycor_hooks.errors import BadState, NotOurs, StillHeld
 from pycor_hooks.overlay import SOURCE, staged_in, unstage
 from pycor_hooks.record import Record, read
 from pycor_hooks.registry import LOCK_TIMEOUT, Lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycor_hooks.namespaces import Place
 
 STALE = "stale"
 """Beside the state file: what of the container could not be converged with its base."""
@@ -43,7 +49,8 @@ def own(directory: str, monitor: int) -> Record | None:
         if record and (record.monitor, record.monitor_start) != mine and not _unused(record):
             record = None
         if record:
-            everything(directory, record.rootfs)
+            place = namespaces.of_process(monitor)
+            everything(directory, record.rootfs, *places(place, record))
         remove_directory(directory)
         return record
 
@@ -66,7 +73,7 @@ def orphan(record: Record, *, timeout: float = LOCK_TIMEOUT) -> bool:
         now = recorded(record.directory)
         dead = now is not None and _unused(now)
         if now and dead:
-            everything(record.directory, now.rootfs)
+            everything(record.directory, now.rootfs, namespaces.recorded(now.namespace))
         remove_directory(record.directory)
         return dead
 
@@ -110,7 +117,19 @@ def _unused(record: Record) -> bool:
     return mount is None or not lost.inhabitant(mount.device)
 
 
-def everything(directory: str, rootfs: str) -> None:
+def places(place: Place, record: Record | None) -> list[Place]:
+    """The mount namespaces in which something of ours may be on a container's rootfs.
+
+    Args:
+        place: the monitor's.
+        record: of the start that is taken down, maybe an earlier one in another namespace.
+    """
+    if record is None or record.namespace == place.identity:
+        return [place]
+    return [place, namespaces.recorded(record.namespace)]
+
+
+def everything(directory: str, rootfs: str, *places: Place) -> None:
     """Unmount one overlay and forget it; the caller holds its lock, and keeps its directory.
 
     Removing the mount point is a part of it: that detaches the copies of the mount which other
@@ -119,7 +138,9 @@ def everything(directory: str, rootfs: str) -> None:
 
     Args:
         directory: the overlay's, below RUN.
-        rootfs: where it may still be bound; "" where that is not known, or it is used elsewhere.
+        rootfs: where it, or what is staged for it, may still be bound; "" where that is not known,
+            or it is used elsewhere.
+        places: the mount namespaces in which that may be.
 
     Raises:
         NotOurs: something else is mounted where the overlay belongs.
@@ -127,18 +148,27 @@ def everything(directory: str, rootfs: str) -> None:
     """
     merged = f"{directory}/merged"
     unstage(directory)
-    detach_bind(rootfs, merged)
+    for place in places:
+        detach_binds(directory, rootfs, place)
     while kernel.is_mount_root(merged):
         if kernel.fs_magic(merged) != kernel.OVERLAYFS_SUPER_MAGIC:
             raise NotOurs(path=merged)
         _unmount(merged)
-    try:
-        if rootfs:
-            layer.tidy(f"{os.path.dirname(rootfs)}/overlay")
-    except (OSError, BadState):
-        pass  # the next start tries again, and says why not
+    for place in places:
+        _tidy(rootfs, place)
     _remove_all_but_state(directory)
     _unlink(f"{directory}/state")
+
+
+def _tidy(rootfs: str, place: Place) -> None:
+    if place.identity:  # where nothing can be imported
+        from pycor_hooks import journal, parents  # noqa: F401, PLC0415
+    try:
+        with place:
+            if rootfs:
+                layer.tidy(f"{os.path.dirname(rootfs)}/overlay")
+    except (OSError, BadState):
+        pass  # the next start tries again, and says why not
 
 
 def _remove_all_but_state(directory: str) -> None:
@@ -148,16 +178,42 @@ def _remove_all_but_state(directory: str) -> None:
         _unlink(f"{directory}/{name}")
 
 
-def detach_bind(rootfs: str, merged: str) -> None:
-    """Lazily detach our overlay from the container's rootfs; leave mounts that are not ours."""
-    while kernel.is_mount_root(rootfs) and is_ours(rootfs, merged):
-        kernel.umount(rootfs, kernel.MNT_DETACH)
+def detach_binds(directory: str, rootfs: str, place: Place) -> None:
+    """Lazily detach from a container's rootfs what is ours; leave mounts that are not.
+
+    Args:
+        directory: the overlay's, below RUN.
+        rootfs: as ``place`` has it.
+        place: the monitor's mount namespace.
+    """
+    merged = f"{directory}/merged"
+    staged = _inode(directory)
+    device = kernel.statx(merged).dev if kernel.is_mount_root(merged) else None
+    with place:
+        while kernel.is_mount_root(rootfs) and (
+            _inode(rootfs) == staged or _is_overlay(rootfs, device)
+        ):
+            kernel.umount(rootfs, kernel.MNT_DETACH)
 
 
 def is_ours(rootfs: str, merged: str) -> bool:
     """Whether what is mounted at ``rootfs`` is the overlay of ``merged``, or another of ours."""
-    if kernel.is_mount_root(merged):
-        return kernel.statx(rootfs).dev == kernel.statx(merged).dev
+    device = kernel.statx(merged).dev if kernel.is_mount_root(merged) else None
+    return _is_overlay(rootfs, device)
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = kernel.statx(path)
+    except FileNotFoundError:
+        return None
+    return found.dev, found.ino
+
+
+def _is_overlay(rootfs: str, device: int | None) -> bool:
+    """Whether the overlay is mounted there: by its device, else by the name of its source."""
+    if device is not None:
+        return kernel.statx(rootfs).dev == device
     mounts = [mount for mount in mountinfo.read() if mount.target == rootfs]
     return bool(mounts) and (mounts[-1].fstype, mounts[-1].source) == ("overlay", SOURCE)
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from lab import processes, starts, steps, tree
+from lab import apart, processes, starts, steps, tree
+from lab.apart import Apart
 from lab.liblxc import Container, compiled_hooks, make_base
 from lab.wait import until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from lab.starts import Case
@@ -47,6 +48,13 @@ def traced() -> None:
 def hooks(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The directory of hooks that are installed, and compiled."""
     return compiled_hooks(str(tmp_path_factory.mktemp("prefix")))
+
+
+@pytest.fixture
+def keeper() -> Iterator[int]:
+    """The process that keeps a mount namespace for a daemon."""
+    with apart.namespace() as process:
+        yield process
 
 
 class Injection(NamedTuple):
@@ -76,7 +84,7 @@ def chosen(found: Sequence[Step], *, every: bool) -> list[Injection]:
 class Subject:
     """A daemon of its own, and containers that faults are injected into, one after the other."""
 
-    def __init__(self, case: Case, daemon: Path, hooks: str, tally: Tally) -> None:
+    def __init__(self, case: Case, daemon: Path, hooks: str, tally: Tally, keeper: int) -> None:
         daemon.mkdir()
         daemon.chmod(0o755)
         self.case = case
@@ -84,6 +92,7 @@ class Subject:
         self._base = make_base(daemon)
         self._before = tree.describe(self._base)
         self._hooks = hooks
+        self._keeper = keeper
         self._tally = tally
         self._numbers = itertools.count()
         self._web: Container | None = None
@@ -93,10 +102,16 @@ class Subject:
         """One to which the case's state can be given: a new one, where it has to be new."""
         if self._web is None or self.case.state is starts.new:
             self.end()
-            self._web = Container(str(self._daemon), f"web{next(self._numbers)}")
+            self._web = self._new()
             self._web.idmap = starts.IDMAP
             self._web.hooks = self._hooks
         return self._web
+
+    def _new(self) -> Container:
+        name = f"web{next(self._numbers)}"
+        if self.case.apart:
+            return Apart(str(self._daemon), name, self._keeper)
+        return Container(str(self._daemon), name)
 
     def end(self) -> None:
         """End its processes; the next one is new."""
@@ -176,16 +191,18 @@ class Subject:
 
 
 @pytest.mark.parametrize("case", starts.CASES, ids=str)
-def test_a_fault_at_each_system_call(
+def test_a_fault_at_each_system_call(  # noqa: PLR0913, PLR0917 - a fixture each
     case: Case,
     hooks: str,
     tmp_path: Path,
     tally: Tally,
+    keeper: int,
     soak: bool,  # noqa: FBT001 - a fixture
 ) -> None:
     """The hook succeeds, or names the error; the next start is clean; nothing is lost or left."""
     tmp_path.chmod(0o755)
-    subjects = [Subject(case, tmp_path / str(n), hooks, tally) for n in range(SIDE_BY_SIDE)]
+    places = [tmp_path / str(number) for number in range(SIDE_BY_SIDE)]
+    subjects = [Subject(case, place, hooks, tally, keeper) for place in places]
     found = subjects[0].record()
     injections = chosen(found, every=soak)
 

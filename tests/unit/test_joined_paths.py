@@ -46,6 +46,7 @@ HOSTS = {
     "os.path.dirname(rootfs)": _VOLUME,
     "directory": _RECORD,
     "self.directory": _RECORD,
+    "staging": _RECORD,
     "layers.staging": _RECORD,
     "scratch": "a tmpfs of ours, below the overlay's directory",
     "RUN": "root's, mode 0700",
@@ -72,12 +73,14 @@ HOSTS = {
 }
 # Module and function, and what is joined there -> why it is no path, or safe all the same.
 SITES = {
+    ("publish", "mount", "/proc/self/fd/{}/."): "the root of an overlay, by its descriptor",
     ("strays", "_look", "self._bare"): "text for an error; it was looked for by descriptors",
     ("strays", "_clash", "self._bare"): "text for an error",
     ("strays", "_named", "self._bare"): "text for an error",
     ("strays", "_named", "os.path.dirname(self._bare)"): "text for an error",
     ("descent", "path_of", "['', *self.names, name]"): "for create_only, and text for an error",
     ("hooklog", "_find_log", "os.path.dirname(config)"): "the daemon's directory for logs",
+    ("hooklog", "_monitors_root", "/proc/{}/root"): "the daemon's, and so the monitor's",
     ("hidden", "_prefixes", "parts[:end + 1]"): "of a mount point below RUN",
     ("lost", "inhabitant", "/proc/{}/root"): "stat(2) of that directory, and nothing beneath it",
     ("lost", "_rootfs_of", "base.link"): "for people, where the base is gone",
