@@ -85,10 +85,13 @@ class NoDaemon(PycorError):
     )
 
 
-class Skipped(PycorError):
-    """A daemon was found that cannot be served yet."""
+class DaemonDown(PycorError):
+    """What is asked for is in a mount namespace that only a running daemon shows."""
 
-    template = "{directory} is skipped: {reason}"
+    template = (
+        "{directory} does not run, and only it sees its volumes (it has a mount namespace of its "
+        "own): wait until it is back, or start it"
+    )
 
 
 class NoProject(PycorError):

@@ -96,9 +96,6 @@ def install_hooks(path: str, *, owner: int = 0) -> Iterator[str]:
 
 def install_in(daemon: Daemon, order: Order) -> Iterator[str]:
     """Make profile and image in one daemon's default project."""
-    if daemon.skipped:
-        yield Note(f"{daemon.directory} skipped: {daemon.skipped}")
-        return
     name = profile.default_name(order.base)
     wish = provision.Wish(name=name, base=order.base, prefix=order.prefix)
     try:

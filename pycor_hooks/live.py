@@ -24,9 +24,10 @@ from pycor_hooks import (
     recovery,
     registry,
     takedown,
+    whereabouts,
 )
 from pycor_hooks.errors import BadState, PycorError
-from pycor_hooks.host_errors import NotMounted
+from pycor_hooks.host_errors import DaemonDown, NotMounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,7 +49,7 @@ class Failure:
 
 
 class BaseState(NamedTuple):
-    """What a base is now; `identity` is None when it has no rootfs."""
+    """What a base is now; `identity` is None when it has no rootfs, or plan.UNKNOWN."""
 
     running: bool
     identity: str | None
@@ -104,14 +105,25 @@ class Records:
         return [found for _, found in self._known.values()]
 
 
-def base_state(base: Base) -> BaseState:
+def base_state(base: Base, *, apart: bool = False) -> BaseState:
     """Look at a base; its daemon is not asked.
+
+    Args:
+        base: which one.
+        apart: whether its daemon's volumes are in a mount namespace of its own.
 
     Raises:
         OSError: its pool does not answer as it should.
     """
     what = instance.Instance(*base)
-    return BaseState(what.running(), instance.identity_now(what.rootfs()))
+    running = what.running()
+    try:
+        with whereabouts.volume_of(what, apart=apart) as volume:
+            return BaseState(running, instance.identity_now(f"{volume}/rootfs"))
+    except (FileNotFoundError, NotADirectoryError):
+        return BaseState(running, None)
+    except DaemonDown:
+        return BaseState(running, plan.UNKNOWN)
 
 
 def refresh_records(records: Iterable[Record]) -> list[Failure]:

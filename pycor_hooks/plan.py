@@ -25,6 +25,10 @@ PATIENCE = 5.0
 """Seconds for which a base that was said to have stopped may still be seen running."""
 
 
+UNKNOWN = ""
+"""The identity of a base that cannot be looked at while its daemon is down."""
+
+
 class Base(NamedTuple):
     """An instance that overlays stand on; `daemon` is the state directory."""
 
@@ -80,6 +84,11 @@ def by_base(records: Iterable[Record]) -> dict[Base, list[Record]]:
     return bases
 
 
+def apart(records: Iterable[Record]) -> bool:
+    """Tell whether the volumes of these containers are in a mount namespace of their daemon's."""
+    return any(record.namespace for record in records)
+
+
 def react(event: LifecycleEvent, daemon: str, bases: Container[Base]) -> list[Look]:
     """Decide which of the bases an event concerns: one, none, or both names of a rename.
 
@@ -126,12 +135,15 @@ def decide(overlays: Sequence[Record], *, running: bool, identity: str | None) -
     Args:
         overlays: the live ones on this base.
         running: whether the base runs.
-        identity: of the base's rootfs now, None when there is none.
+        identity: of the base's rootfs now, None when there is none, UNKNOWN while it cannot be
+            looked at: then nothing is said of what is detached.
     """
     return Decision(
         refresh=() if running or identity is None else overlays,
         pending=running,
-        detached=[overlay for overlay in overlays if overlay.lower_identity != identity],
+        detached=[
+            overlay for overlay in overlays if identity not in {UNKNOWN, overlay.lower_identity}
+        ],
     )
 
 

@@ -23,8 +23,16 @@ HOOKS = ("pre-start", "start-host", "stop", "post-stop")
 _INSTANCE = re.compile(r"[A-Za-z][A-Za-z0-9-]*", re.ASCII)
 _PROJECT = re.compile(r"[^\s/_'\"*$`\\;&|<>()#~!?\[\]{}%]+")
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+# For a daemon in a mount namespace of its own: the host's Python with the host's files, whatever
+# the daemon's environment says. No process is put between, so the parent stays [lxc monitor].
+ENTER = (
+    "/usr/bin/env -u LD_LIBRARY_PATH -u LD_PRELOAD -u PYTHONPATH "
+    "/usr/bin/nsenter -t 1 -m -- /usr/bin/python3 -BIS"
+)
+_ENTER = r"/usr/bin/env\s(?:\S+\s+)*?/usr/bin/nsenter\s(?:\S+\s+)*?/usr/bin/python3\s+-\S+\s+"
 _HOOK_LINE = re.compile(
-    r"lxc\.hook\.(?P<type>" + "|".join(HOOKS) + r")\s*=\s*(?P<prefix>/\S*)/hooks/(?P=type)"
+    r"lxc\.hook\.(?P<type>" + "|".join(HOOKS) + r")\s*=\s*"
+    rf"(?P<enter>{_ENTER})?(?P<prefix>/\S*)/hooks/(?P=type)"
     r"(?:\s+--base\s+(?P<base>\S+))?\s*"
 )
 _OPTIONS_LINE = re.compile(r"lxc\.rootfs\.options\s*=\s*")
@@ -59,21 +67,23 @@ def check_name(name: str) -> str:
     return name
 
 
-def text(*, prefix: str = DEFAULT_PREFIX, base: str = DEFAULT_BASE) -> str:
+def text(*, prefix: str = DEFAULT_PREFIX, base: str = DEFAULT_BASE, apart: bool = False) -> str:
     """The profile as commented YAML, for `lxc profile edit`.
 
     Args:
         prefix: where the hooks are installed.
         base: NAME or PROJECT/NAME.
+        apart: whether the daemon is in a mount namespace of its own.
     """
     shipped = share.text_of(TEMPLATE)
-    hooks = shipped.replace(f"= {DEFAULT_PREFIX}/hooks/", f"= {prefix}/hooks/")
+    command = f"{ENTER} {prefix}" if apart else prefix
+    hooks = shipped.replace(f"= {DEFAULT_PREFIX}/hooks/", f"= {command}/hooks/")
     return hooks.replace(f"/pre-start --base {DEFAULT_BASE}\n", f"/pre-start --base {base}\n")
 
 
-def body(*, prefix: str, base: str) -> dict[str, Any]:
+def body(*, prefix: str, base: str, apart: bool = False) -> dict[str, Any]:
     """The same as the daemon's API takes it: description, config, devices."""
-    loaded: dict[str, Any] = yaml.safe_load(text(prefix=prefix, base=base))
+    loaded: dict[str, Any] = yaml.safe_load(text(prefix=prefix, base=base, apart=apart))
     return loaded
 
 
@@ -93,6 +103,12 @@ def prefix_of(raw_lxc: str) -> str | None:
         if match:
             return match["prefix"]
     return None
+
+
+def enters(raw_lxc: str) -> bool:
+    """Whether hook lines of ours are for a daemon in a mount namespace of its own."""
+    found = (_HOOK_LINE.fullmatch(line.strip()) for line in raw_lxc.splitlines())
+    return any(match and match["enter"] for match in found)
 
 
 def is_ours(profile: Mapping[str, Any]) -> bool:

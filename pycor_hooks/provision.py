@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from pycor_hooks import image, profile
+from pycor_hooks import image, profile, whereabouts
 from pycor_hooks.bases import Base, find_base, protect
 from pycor_hooks.host_errors import ForeignImage, ForeignProfile, ProfileHasOtherBase, Restricted
 from pycor_hooks.output import Note
@@ -152,17 +152,29 @@ def check_alias(connection: Connection, name: str, owner: str) -> dict[str, Any]
     return found
 
 
+def form_of(raw_lxc: str, *, apart: bool | None) -> bool:
+    """Whether hook lines have to lead to the host: as it is now, where that cannot be told.
+
+    Args:
+        raw_lxc: of the profile as it is, "" where there is none.
+        apart: what :func:`whereabouts.is_apart` says.
+    """
+    return profile.enters(raw_lxc) if apart is None else apart
+
+
 def ensure_profile(
     connection: Connection, wish: Wish, existing: dict[str, Any] | None
 ) -> Iterator[str]:
     """Make the profile, or write our part of it anew, leaving what an operator added."""
-    wanted = profile.body(prefix=wish.prefix, base=wish.base)
+    old = existing["config"].get("raw.lxc", "") if existing else ""
+    apart = form_of(old, apart=whereabouts.is_apart(connection.daemon))
+    wanted = profile.body(prefix=wish.prefix, base=wish.base, apart=apart)
     where = f"{connection.label}: profile {wish.name}"
     if existing is None:
         connection.post("profiles", json={"name": wish.name, **wanted})
         yield f"{where} created, for base {wish.base}"
         return
-    raw_lxc = profile.merge(existing["config"].get("raw.lxc", ""), wanted["config"]["raw.lxc"])
+    raw_lxc = profile.merge(old, wanted["config"]["raw.lxc"])
     if raw_lxc != existing["config"].get("raw.lxc"):
         connection.patch("profiles", wish.name, json={"config": {"raw.lxc": raw_lxc}})
         yield f"{where} updated, for base {wish.base}"

@@ -17,7 +17,7 @@ from pycor_hooks.errors import PycorError, StillHeld
 from pycor_hooks.inbox import Inbox
 from pycor_hooks.logs import about, about_overlay
 from pycor_hooks.naming import LostNames
-from pycor_hooks.plan import Look, by_base, decide, label, react, react_to_flood
+from pycor_hooks.plan import UNKNOWN, Look, apart, by_base, decide, label, react, react_to_flood
 from pycor_hooks.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -169,11 +169,18 @@ class Reconciler:
         return failures
 
     async def _act(self, look: Look) -> int:
-        state = await asyncio.to_thread(live.base_state, look.base)
+        where = apart(await self._overlays_of(look.base))
+        state = await asyncio.to_thread(live.base_state, look.base, apart=where)
         deadline = time.monotonic() + look.patience
         while state.running and time.monotonic() < deadline:
             await asyncio.sleep(RECHECK)
-            state = await asyncio.to_thread(live.base_state, look.base)
+            state = await asyncio.to_thread(live.base_state, look.base, apart=where)
+        if state.identity == UNKNOWN:
+            log.info(
+                "%s: its daemon is down, and only it sees its volumes; looked at when it is back",
+                look.base,
+                extra=about(look.base.daemon, look.base),
+            )
         overlays = await self._overlays_of(look.base)
         self._lost_names.seen(look.base, exists=state.identity is not None)
         decision = decide(overlays, running=state.running, identity=state.identity)

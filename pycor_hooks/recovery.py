@@ -12,12 +12,24 @@ import functools
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import hidden, kernel, lost, mountinfo, record, registry, takedown
+from pycor_hooks import (
+    hidden,
+    instance,
+    kernel,
+    lost,
+    mountinfo,
+    record,
+    registry,
+    takedown,
+    whereabouts,
+)
 from pycor_hooks.errors import PycorError, StillHeld
 from pycor_hooks.plan import label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from pycor_hooks.record import Record
 
 
 class Finding(NamedTuple):
@@ -70,6 +82,7 @@ def settle(directory: str) -> str:
 
     Raises:
         StillHeld: a hook is at it.
+        DaemonDown: its base can be seen by its daemon only.
     """
     with registry.Lock(directory, timeout=0):
         if takedown.recorded(directory):
@@ -82,6 +95,18 @@ def settle(directory: str) -> str:
             return ""
         if not found.base_name:
             return "its record is lost, and its base cannot be told: restart it"
+        if found.namespace:
+            found.lower_identity = _identity_there(found)
         found.write()
         os.utime(found.state_path, (found.refreshed_at, found.refreshed_at))
         return "its record was lost, and is made anew from the mount table"
+
+
+def _identity_there(found: Record) -> str:
+    """The identity of a base that its daemon alone sees, "" where there is none."""
+    base = instance.Instance(found.daemon, found.base_project, found.base_name)
+    try:
+        with whereabouts.volume_of(base, apart=True) as volume:
+            return instance.identity_now(f"{volume}/rootfs") or ""
+    except FileNotFoundError:
+        return ""

@@ -12,6 +12,7 @@ the process is gone, a SIGKILL included
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,29 +20,25 @@ from typing import TYPE_CHECKING
 from pycor_hooks import kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 USUAL_PLACES = (("lxd", "/var/lib/lxd"), ("incus", "/var/lib/incus"))
 SNAP_PLACE = "/var/snap/lxd/common/lxd"
-SNAP_REASON = (
-    "the LXD snap keeps its containers in a mount namespace of its own, where these hooks"
-    " do not work yet: use the distribution's LXD or Incus package"
-)
+SNAP_PID = "/var/snap/lxd/common/lxd.pid"
 # The guests' socket, below the state directory, of either kind.
 GUEST_SOCKETS = {"lxd": "devlxd/sock", "incus": "guestapi/sock"}
+PROCESSES = {"lxd": b"lxd", "incus": b"incusd"}
 
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
     """One LXD or Incus daemon of this host.
 
-    `kind` is "lxd" or "incus", `directory` the state directory (absolute),
-    `skipped` the reason why nothing is done for this daemon, or None.
+    `kind` is "lxd" or "incus", `directory` the state directory (absolute).
     """
 
     kind: str
     directory: str
-    skipped: str | None = None
 
     @property
     def socket(self) -> str:
@@ -71,9 +68,9 @@ def find_daemons(
     named = named_directories(directories, environ)
     if named is not None:
         incus = os.path.abspath(environ.get("INCUS_DIR", ""))
-        return [_daemon(_kind_of(each, is_incus=each == incus), each) for each in named]
+        return [Daemon(_kind_of(each, is_incus=each == incus), each) for each in named]
     places = (*USUAL_PLACES, ("lxd", SNAP_PLACE))
-    found = [_daemon(kind, directory) for kind, directory in places]
+    found = [Daemon(kind, directory) for kind, directory in places]
     return [daemon for daemon in found if os.path.exists(daemon.socket)]
 
 
@@ -83,16 +80,61 @@ def is_listening(daemon: Daemon) -> bool:
     Raises:
         OSError: its directory cannot be looked into.
     """
-    path = f"{daemon.directory}/{GUEST_SOCKETS[daemon.kind]}"
+    return find_process(daemon) is not None
+
+
+def find_process(daemon: Daemon) -> int | None:
+    """Return the pid of a daemon, None where it does not run.
+
+    In a mount namespace of its own its guests' socket is on a file system that the host does not
+    see: then each process of its name is asked by way of its own root.
+
+    Raises:
+        OSError: its directory cannot be looked into.
+    """
+    guest_socket = f"{daemon.directory}/{GUEST_SOCKETS[daemon.kind]}"
     try:
-        return kernel.listener(os.fsencode(path) + b"\0") is not None
+        found = kernel.listener(os.fsencode(guest_socket) + b"\0")
+    except BlockingIOError:  # it is busy, and does not say who it is
+        return next(_processes(daemon), 0)
+    if found is not None:
+        return found[0]
+    return next((pid for pid in _processes(daemon) if _listens(pid, guest_socket)), None)
+
+
+def _processes(daemon: Daemon) -> Iterator[int]:
+    """The processes of a daemon's name, the likeliest first; not those of containers."""
+    ours = os.stat("/proc/self/ns/pid").st_ino
+    if daemon.directory == SNAP_PLACE:
+        with contextlib.suppress(OSError, ValueError), open(SNAP_PID, "rb") as file:
+            yield int(file.read(32))
+    for process in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{process}/comm", "rb") as file:
+                named = file.read().strip() == PROCESSES[daemon.kind]
+            if named and os.stat(f"/proc/{process}/ns/pid").st_ino == ours:
+                yield int(process)
+
+
+def _listens(pid: int, path: str) -> bool:
+    """Tell whether a process listens on a unix socket that it sees at a path, as our own user."""
+    try:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        directory = kernel.open_in_root(root, os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
+        try:
+            name = f"/proc/self/fd/{directory}/{os.path.basename(path)}"
+            return kernel.listener(os.fsencode(name) + b"\0") == (pid, os.geteuid())
+        finally:
+            os.close(directory)
     except BlockingIOError:
-        return True  # it is busy
-
-
-def _daemon(kind: str, directory: str) -> Daemon:
-    skipped = SNAP_REASON if directory == SNAP_PLACE else None
-    return Daemon(kind=kind, directory=directory, skipped=skipped)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(root)
 
 
 def _kind_of(directory: str, *, is_incus: bool) -> str:

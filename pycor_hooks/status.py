@@ -61,7 +61,10 @@ def look(daemons: list[str] | None = None) -> Seen:
     """
     found, without = registry.records(daemons), lost.records(daemons)
     everything = [*found, *without]
-    bases = {base: live.base_state(base) for base in plan.by_base(everything)}
+    bases = {
+        base: live.base_state(base, apart=plan.apart(records))
+        for base, records in plan.by_base(everything).items()
+    }
     return Seen(
         records=found,
         mounts=lost.our_mounts(mountinfo.read(), daemons),
@@ -92,7 +95,7 @@ def state_of(one: Record, *, mounted: bool, gone: bool, base: BaseState) -> str:
         return MISSING
     if gone:
         return ORPHANED
-    return MOUNTED if base.identity == one.lower_identity else DETACHED
+    return MOUNTED if base.identity in {plan.UNKNOWN, one.lower_identity} else DETACHED
 
 
 def _row(one: Record, seen: Seen) -> Row:
@@ -129,7 +132,9 @@ def _generation(base: Base, state: BaseState) -> int | None:
 def _base_state(base: BaseState) -> str:
     if base.identity is None:
         return "missing"
-    return "running" if base.running else "stopped"
+    if base.running:
+        return "running"
+    return "unknown" if base.identity == plan.UNKNOWN else "stopped"
 
 
 def _unrecorded(one: Record, seen: Seen) -> Row:

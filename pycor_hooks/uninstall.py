@@ -50,8 +50,7 @@ def uninstall(prefix: str, daemons: Sequence[Daemon]) -> Iterator[str]:
         Unreachable: a daemon does not answer, so it cannot be told; nothing was removed.
     """
     with contextlib.ExitStack() as stack:
-        served = [daemon for daemon in daemons if not daemon.skipped]
-        opened = [stack.enter_context(Connection(daemon)) for daemon in served]
+        opened = [stack.enter_context(Connection(daemon)) for daemon in daemons]
         connections = [each for connection in opened for each in projects_of(connection)]
         check_unused(connections)
         check_not_live()

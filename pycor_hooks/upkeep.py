@@ -17,8 +17,9 @@ from pycor_hooks.converge import converge
 from pycor_hooks.convergence import History, describe
 from pycor_hooks.errors import PycorError, StillHeld
 from pycor_hooks.logs import about, about_overlay
-from pycor_hooks.plan import Base, label
+from pycor_hooks.plan import Base, apart, label
 from pycor_hooks.staleness import Reason
+from pycor_hooks.whereabouts import shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -84,9 +85,10 @@ class Upkeep:
         return failures
 
     async def _see_to(self, base: Base) -> int:
+        where = apart(await self._overlays(base))
         try:
             async with self._walking:
-                found = await asyncio.to_thread(generations.update, base)
+                found = await asyncio.to_thread(_update, base, where)
         except FileNotFoundError:
             log.debug("%s: is gone", base)
             return await self._converge_all(base, None)
@@ -112,7 +114,8 @@ class Upkeep:
         history = History(base)
 
         def one(found: Record) -> Result | None:
-            return converge(found, generation, history.since)
+            with shown(found.daemon, apart=bool(found.namespace)):
+                return converge(found, generation, history.since)
 
         done = await asyncio.gather(*(self._converge(found, one, again) for found in overlays))
         self._later(base) if again else self._delays.pop(base, None)
@@ -166,6 +169,12 @@ class Upkeep:
             self._told[base][found.directory] = text
             if text:
                 log.log(level, "%s: %s", _name(found), text, extra=about_overlay(found))
+
+
+def _update(base: Base, where: bool) -> Update | None:  # noqa: FBT001 - by asyncio.to_thread
+    """Keep a base's manifest up; ``where``: whether its volume is its daemon's alone to see."""
+    with shown(base.daemon, apart=where):
+        return generations.update(base)
 
 
 def _name(found: Record) -> str:

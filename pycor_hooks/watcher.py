@@ -135,14 +135,6 @@ class Watcher:
             if daemon.directory in self._followed:
                 continue
             self._followed.add(daemon.directory)
-            if daemon.skipped is not None:
-                log.warning(
-                    "%s: not followed: %s",
-                    daemon.directory,
-                    daemon.skipped,
-                    extra=about(daemon.directory),
-                )
-                continue
             follower = Follower(daemon, connected=connected, heard=heard, changed=self._show)
             self._followers.append(follower)
             group.create_task(follower.run())

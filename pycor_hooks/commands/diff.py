@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pycor_hooks import layerdiff, locate, masking, output, registry
+from pycor_hooks import layerdiff, locate, masking, output, registry, whereabouts
 from pycor_hooks.commands import options
 from pycor_hooks.commands.status import amount
 from pycor_hooks.errors import printable
@@ -71,7 +71,10 @@ def diff_command(  # noqa: PLR0913 - an argument per option
     if drop and not wanted:
         raise NothingToDrop
     of = options.parse_label(base) if base else None
-    layer = locate.find(options.parse_label(name), of, _daemons(directories))
+    daemons = _daemons(directories)
+    for daemon in daemons:
+        click.get_current_context().with_resource(whereabouts.shown(daemon.directory))
+    layer = locate.find(options.parse_label(name), of, daemons)
     found = layerdiff.differences(layer.upperdir, layer.lowerdir, layer.shift)
     chosen = _below(found, wanted)
     if only_masking and not drop:

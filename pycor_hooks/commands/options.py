@@ -10,7 +10,7 @@ import click
 
 from pycor_hooks import prefix as prefixes
 from pycor_hooks import record, registry
-from pycor_hooks.host_errors import NeedsRoot, NoDaemon, NotADaemon, NotLive, Skipped
+from pycor_hooks.host_errors import NeedsRoot, NoDaemon, NotADaemon, NotLive
 from pycor_hooks.output import FORMATS
 from pycor_hooks.plan import label
 from pycor_hooks.sockets import find_daemons, named_directories
@@ -142,15 +142,11 @@ def found_daemons(directories: Sequence[str]) -> list[Daemon]:
 
     Raises:
         NoDaemon: there is none.
-        Skipped: there is none that can be served.
     """
     found = find_daemons(directories)
-    served = [daemon for daemon in found if not daemon.skipped]
-    if served:
-        return served
-    for daemon in found:
-        raise Skipped(directory=daemon.directory, reason=daemon.skipped)
-    raise NoDaemon
+    if not found:
+        raise NoDaemon
+    return found
 
 
 def need_root(command: str) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from pycor_hooks import prefix as prefixes
-from pycor_hooks import profile, provision, tree
+from pycor_hooks import profile, provision, tree, whereabouts
 from pycor_hooks.client import Connection
 from pycor_hooks.commands import options
 from pycor_hooks.host_errors import NoBase, NoHooks
 from pycor_hooks.output import tell
+from pycor_hooks.sockets import find_daemons
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +73,8 @@ def profile_command(  # noqa: PLR0913 - an argument per option
     profile.check_base(base)
     name = profile.check_name(name or profile.default_name(base))
     if only_print:
-        click.echo(profile.text(prefix=prefix, base=base), nl=False)
+        apart = any(map(whereabouts.is_apart, find_daemons(directories)))
+        click.echo(profile.text(prefix=prefix, base=base, apart=apart), nl=False)
         return
     daemons = options.found_daemons(directories)
     if not os.path.exists(os.path.join(prefixes.check(prefix), tree.LINK)):

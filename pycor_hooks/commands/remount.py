@@ -9,15 +9,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pycor_hooks import converge, convergence, generations, live, output, recovery, registry
+from pycor_hooks import (
+    converge,
+    convergence,
+    generations,
+    live,
+    output,
+    plan,
+    recovery,
+    registry,
+    whereabouts,
+)
 from pycor_hooks.commands import options
 from pycor_hooks.errors import PycorError, printable
-from pycor_hooks.host_errors import NothingNamed
+from pycor_hooks.host_errors import DaemonDown, NothingNamed
 from pycor_hooks.output import Column
 from pycor_hooks.plan import by_base, label
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pycor_hooks.plan import Base
     from pycor_hooks.record import Record
@@ -88,6 +98,16 @@ def refresh(base: Base, records: list[Record]) -> list[dict[str, object]]:
     failures = live.refresh_while_stopped(base, records)
     if failures is None:
         return _pending(base, records)
+    try:
+        with whereabouts.shown(base.daemon, apart=plan.apart(records)):
+            return _see_to(base, records, failures)
+    except DaemonDown as error:
+        return [_row(one, PENDING, str(error)) for one in records]
+
+
+def _see_to(
+    base: Base, records: list[Record], failures: Sequence[live.Failure]
+) -> list[dict[str, object]]:
     reasons = {failure.record.directory: str(failure.error) for failure in failures}
     try:
         found = generations.update(base)

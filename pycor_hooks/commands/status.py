@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pycor_hooks import output, status, usage
+from pycor_hooks import output, status, usage, whereabouts
 from pycor_hooks.commands import options
 from pycor_hooks.errors import printable
+from pycor_hooks.host_errors import DaemonDown
+from pycor_hooks.instance import Instance
 from pycor_hooks.output import Column
 from pycor_hooks.plan import label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from pycor_hooks.record import Record
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 AGES = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
@@ -48,10 +52,11 @@ def status_command(
       pycor-hooks status web1 staging/web2 --size
       pycor-hooks status --format json | jq -r '.[] | select(.state != "mounted").name'
     """  # noqa: D301 - click wants the character
-    rows = status.rows(status.look(options.looked_at(directories)))
+    seen = status.look(options.looked_at(directories))
+    rows = status.rows(seen)
     if names:
         rows = options.pick(names, ((_key(row), row) for row in rows))
-    unmeasured = _measure(rows) if size else False
+    unmeasured = _measure(rows, seen.records) if size else False
     output.write(rows, style=style, keys=status.KEYS, columns=_columns(rows, size=size))
     return int(unmeasured or any(row["state"] != status.MOUNTED for row in rows))
 
@@ -60,19 +65,30 @@ def _key(row: Mapping[str, object]) -> tuple[str, str]:
     return str(row["project"]), str(row["name"])
 
 
-def _measure(rows: Sequence[status.Row]) -> bool:
+def _measure(rows: Sequence[status.Row], records: Sequence[Record]) -> bool:
     """Fill in the sizes; whether one could not be had."""
+    apart = {one.merged: one for one in records if one.namespace}
     failed = False
     for row in rows:
         if row["upperdir"] is None:
             continue
         try:
-            row["upper_bytes"] = usage.upper_bytes(str(row["upperdir"]))
-        except OSError as error:
+            row["upper_bytes"] = _size(row, apart.get(str(row["merged"])))
+        except (OSError, DaemonDown) as error:
             failed = True
+            reason = error.strerror if isinstance(error, OSError) else error
             where = printable(f"{label(*_key(row))}: cannot measure {row['upperdir']}")
-            click.echo(f"pycor-hooks: {where}: {error.strerror}", err=True)
+            click.echo(f"pycor-hooks: {where}: {reason}", err=True)
     return failed
+
+
+def _size(row: status.Row, apart: Record | None) -> int:
+    """The size of one layer; ``apart`` is its record where its daemon alone sees its volume."""
+    if apart is None:
+        return usage.upper_bytes(str(row["upperdir"]))
+    container = Instance(apart.daemon, apart.project, apart.name)
+    with whereabouts.volume_of(container, apart=True) as volume:
+        return usage.upper_bytes(f"{volume}/overlay/upper")
 
 
 def _columns(rows: Sequence[Mapping[str, object]], *, size: bool) -> list[Column]:

@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import instance, record
+from pycor_hooks import instance, record, whereabouts
 from pycor_hooks.doctor import (
     bases,
     containers,
@@ -21,10 +21,10 @@ from pycor_hooks.doctor import (
     profiles,
     watching,
 )
-from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, refused
+from pycor_hooks.doctor.check import FAIL, OK, Check, refused
 from pycor_hooks.doctor.profiles import profiles_of
 from pycor_hooks.errors import PycorError
-from pycor_hooks.host_errors import NoDaemon, NotFound, Skipped
+from pycor_hooks.host_errors import NoDaemon, NotFound
 from pycor_hooks.rawlxc import pre_start
 
 if TYPE_CHECKING:
@@ -74,8 +74,9 @@ def examine(order: Order) -> Iterator[Check]:
 def _examine_house(house: House) -> Iterator[Check]:
     if not house.trouble:
         yield from _guarded("profile", profiles.check(house))
-    yield from _guarded("base", bases.check(house))
-    yield from _guarded("containers", containers.check(house, house.containers))
+    with whereabouts.shown(house.daemon.directory):
+        yield from _guarded("base", bases.check(house))
+        yield from _guarded("containers", containers.check(house, house.containers))
 
 
 def _named_in_full(one: Check, house: House) -> Check:
@@ -108,7 +109,8 @@ def examine_one(order: Order, project: str, name: str) -> Iterator[Check]:
         for house, whose in found:
             if house.trouble:
                 yield check_daemon(house)
-            yield from explain.explain(house, whose, time.time())
+            with whereabouts.shown(house.daemon.directory):
+                yield from explain.explain(house, whose, time.time())
             directory = record.directory_of(whose.daemon, whose.key)
             left = [one for one in leaks.find([whose.daemon]) if one.directory == directory]
             yield from leaks.check_left(left, fix=order.fix)
@@ -117,8 +119,6 @@ def examine_one(order: Order, project: str, name: str) -> Iterator[Check]:
 def check_daemon(house: House) -> Check:
     """Whether a daemon answers; what is not looked at where it does not."""
     name, subject = "daemon", house.daemon.directory
-    if isinstance(house.trouble, Skipped):
-        return refused(name, subject, house.trouble, WARN)
     if house.trouble:
         found = refused(name, subject, house.trouble)
         unseen = "profiles, images and containers that are stopped were not looked at"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pycor_hooks import hook, instance, rawlxc, registry, sockets, uninstall
 from pycor_hooks.client import Connection
 from pycor_hooks.errors import PycorError, UsageError
-from pycor_hooks.host_errors import NoIdMap, Skipped, Unreachable
+from pycor_hooks.host_errors import NoIdMap, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,8 +128,6 @@ def look(daemon: Daemon, stack: ExitStack) -> House:
     """
     records = registry.records([daemon.directory])
     try:
-        if daemon.skipped:
-            raise Skipped(directory=daemon.directory, reason=daemon.skipped)
         if not sockets.is_listening(daemon):
             raise Unreachable(
                 kind=daemon.kind, directory=daemon.directory, reason="it is not running"

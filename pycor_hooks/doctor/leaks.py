@@ -13,7 +13,17 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import instance, kernel, mountinfo, overlay, record, registry, status, takedown
+from pycor_hooks import (
+    instance,
+    kernel,
+    mountinfo,
+    namespaces,
+    overlay,
+    record,
+    registry,
+    status,
+    takedown,
+)
 from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, count, refused, sound
 from pycor_hooks.errors import BadState, NotOurs, PycorError
 
@@ -22,6 +32,7 @@ if TYPE_CHECKING:
 
     from pycor_hooks.instance import Instance
     from pycor_hooks.mountinfo import Mount
+    from pycor_hooks.namespaces import Place
     from pycor_hooks.record import Record
 
 NAME = "left behind"
@@ -193,6 +204,14 @@ def _take_down(left: Left) -> None:
     if left.what == LAYER:
         overlay.unstage(left.directory)
     elif left.what == BIND:
-        takedown.detach_bind(rootfs, merged)
+        takedown.detach_binds(left.directory, rootfs, namespaces.HOST)
     else:
-        takedown.everything(left.directory, rootfs)
+        takedown.everything(left.directory, rootfs, _place(left.directory))
+
+
+def _place(directory: str) -> Place:
+    """The mount namespace in which something may be left of the recorded start."""
+    try:
+        return namespaces.recorded(record.read(directory).namespace)
+    except (FileNotFoundError, BadState):
+        return namespaces.HOST

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from pycor_hooks import image, profile, provision, rawlxc, tree, uninstall
+from pycor_hooks import image, profile, provision, rawlxc, tree, uninstall, whereabouts
 from pycor_hooks.bases import find_base
 from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, count, refused, sound
 from pycor_hooks.doctor.inventory import base_named
@@ -75,7 +75,11 @@ def check_profile(connection: Connection, found: Profile) -> Check:
         return refused("profile", subject, NoHooks(prefix=ours.prefix))
     if not base or not prefix:
         return Check("profile", subject, OK, "hooks in effect, by lines of an operator's own")
-    wanted = profile.body(prefix=prefix, base=base)["config"]["raw.lxc"]
+    apart = bool(whereabouts.is_apart(connection.daemon))
+    if apart and not profile.enters(raw_lxc):
+        cause = "its hooks would run in the mount namespace that this daemon has for itself"
+        return Check("profile", subject, FAIL, cause, again)
+    wanted = profile.body(prefix=prefix, base=base, apart=apart)["config"]["raw.lxc"]
     foreign = rawlxc.settings("\n".join(profile.foreign_lines(raw_lxc)))
     if [one for one in rawlxc.settings(raw_lxc) if one not in foreign] != rawlxc.settings(wanted):
         return Check("profile", subject, WARN, "its hook lines are not as they were made", again)

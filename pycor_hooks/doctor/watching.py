@@ -36,16 +36,15 @@ def check(houses: Sequence[House], now: float) -> Iterator[Check]:
     for watcher in watchers:
         yield from judge_process(watcher, now)
     for house in houses:
-        if not house.daemon.skipped:
-            live = len(house.records)
-            answers = house.trouble is None
-            followed = [
-                one
-                for watcher in watchers
-                for one in watcher.daemons
-                if one.directory == house.daemon.directory and not is_stuck(watcher, now)
-            ]
-            yield judge_daemon(house.daemon.directory, followed, now, live=live, answers=answers)
+        live = len(house.records)
+        answers = house.trouble is None
+        followed = [
+            one
+            for watcher in watchers
+            for one in watcher.daemons
+            if one.directory == house.daemon.directory and not is_stuck(watcher, now)
+        ]
+        yield judge_daemon(house.daemon.directory, followed, now, live=live, answers=answers)
 
 
 def is_stuck(watcher: Pulse, now: float) -> bool:

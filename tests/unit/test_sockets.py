@@ -51,17 +51,9 @@ def test_usual_places(usual: dict[str, str]) -> None:
 
 
 def test_snap(usual: dict[str, str]) -> None:
-    """LXD's snap is found, and skipped with the reason."""
+    """LXD's snap is found as any other daemon."""
     touch_socket(usual["snap"])
-    (snap,) = find_daemons(environ={})
-    assert (snap.kind, snap.directory) == ("lxd", usual["snap"])
-    assert "mount namespace" in (snap.skipped or "")
-
-
-def test_snap_by_name(usual: dict[str, str]) -> None:
-    """Naming the snap's directory does not make the hooks work in it."""
-    (snap,) = find_daemons([usual["snap"]], environ={})
-    assert snap.skipped
+    assert find_daemons(environ={}) == [Daemon("lxd", usual["snap"])]
 
 
 def test_environment_overrides_the_usual_places(usual: dict[str, str], tmp_path: Path) -> None:

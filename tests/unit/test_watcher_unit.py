@@ -43,7 +43,7 @@ def test_may_mount_and_little_else() -> None:
     """It keeps the capabilities that its work needs, and gains no others."""
     found = dict(settings())
     assert set(found["CapabilityBoundingSet"].split()) == {
-        *("CAP_SYS_ADMIN", "CAP_SYS_PTRACE"),
+        *("CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_CHROOT"),
         *("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID"),
     }
     assert found["NoNewPrivileges"] == "yes"
