@@ -6,5 +6,5 @@ from __future__ import annotations
 import subprocess
 import sys
 
-for name in ("hook", "refresh", "memory", "manifest"):
+for name in ("hook", "snap", "refresh", "memory", "manifest"):
     subprocess.run([sys.executable, "-m", f"bench.{name}"], check=True)

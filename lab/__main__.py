@@ -3,7 +3,7 @@
 
 Usage::
 
-    .venv/bin/python -m lab lxd dir              # or incus btrfs, and --shifted
+    .venv/bin/python -m lab lxd dir              # or incus btrfs, and --shifted, --snap
     .venv/bin/python -m lab lxd dir -- lxc launch overlay web1
 
 There is a base called "base", from busybox, and the profile and image "overlay" for it.
@@ -17,8 +17,9 @@ import os
 import subprocess
 import sys
 
-from lab import overlays
+from lab import overlays, pidns
 from lab.daemon import KINDS, Daemon
+from lab.snap import SnapDaemon
 from lab.world import World
 
 
@@ -28,18 +29,23 @@ def main() -> int:
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("driver", choices=("dir", "btrfs"))
     parser.add_argument("--shifted", action="store_true", help="forbid idmapped mounts")
+    parser.add_argument("--snap", action="store_true", help="LXD in a simulated snap")
     parser.add_argument("command", nargs="*", help="instead of a shell")
     given = parser.parse_args()
-    with (
-        World() as world,
-        Daemon(world, given.kind, given.driver, idmapped=not given.shifted) as d,
-    ):
+    pidns.enter()
+    with World() as world, _daemon(world, given) as d:
         overlays.import_busybox(d.client, world.directory)
         overlays.make_base(d.client, "busybox", "base")
         overlays.Overlays(d, "base").install()
         env = {**os.environ, **d.env, "PATH": f"{os.path.dirname(sys.executable)}:{d.env['PATH']}"}
         command = given.command or [os.environ.get("SHELL", "/bin/sh")]
         return subprocess.run(command, env=env, check=False).returncode
+
+
+def _daemon(world: World, given: argparse.Namespace) -> Daemon:
+    if given.snap:
+        return SnapDaemon(world, given.driver, idmapped=not given.shifted)
+    return Daemon(world, given.kind, given.driver, idmapped=not given.shifted)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from lab.processes import Process
 
+MONITOR = "[lxc monitor] "
 POOL = "pool"
 POOL_SIZE = "3GiB"  # of the sparse file below a btrfs pool
 
@@ -42,12 +44,18 @@ class Daemon:
     """Started with ``with``; ends with all its containers, mounts and files gone.
 
     ``directory`` is its state directory, ``records`` and ``manifests`` where pycor-hooks keeps
-    what it knows of its overlays and of its bases, ``env`` the environment in which the clients,
-    and pycor-hooks, find this daemon and no other.
+    what it knows of its overlays and of its bases, ``prefix`` where the hooks are installed,
+    ``env`` the environment in which the clients, and pycor-hooks, find this daemon and no other.
     """
 
     def __init__(
-        self, world: worlds.World, kind: str, driver: str, *, idmapped: bool = True
+        self,
+        world: worlds.World,
+        kind: str,
+        driver: str,
+        *,
+        idmapped: bool = True,
+        directory: str = "",
     ) -> None:
         """Describe a daemon.
 
@@ -57,25 +65,28 @@ class Daemon:
             driver: of the storage pool named "pool": "dir" or "btrfs".
             idmapped: False forbids it idmapped mounts, so that it shifts ids on disk; True
                 leaves it to the daemon's judgement of kernel and file system.
+            directory: its state directory; "" for one in the World's.
         """
         self.kind = kind
         self.driver = driver
         self.world = world
         self.commands = KINDS[kind]
-        self.directory = os.path.join(world.directory, kind)
+        self.directory = directory or os.path.join(world.directory, kind)
+        self.namespace = ""  # the one that the lab keeps for it, as /proc names it
+        self.prefix = os.path.join(world.directory, "prefix")
         self.records = os.path.join(record.RUN, record.escape(self.directory))
         self.manifests = os.path.join(instance.STATE, record.escape(self.directory))
-        prefix = self.commands.prefix
+        variables = self.commands.prefix
         # /etc and HOME of the user say nothing here: a default remote or project would
         self.env = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         self.env |= {
-            f"{prefix}_DIR": self.directory,
-            f"{prefix}_CONF": os.path.join(world.directory, f"{kind}-client"),
+            f"{variables}_DIR": self.directory,
+            f"{variables}_CONF": os.path.join(world.directory, f"{kind}-client"),
             "HOME": world.directory,
         }
         self._daemon_env = dict(self.env)
         if not idmapped:
-            self._daemon_env[f"{prefix}_IDMAPPED_MOUNTS_DISABLE"] = "1"
+            self._daemon_env[f"{variables}_IDMAPPED_MOUNTS_DISABLE"] = "1"
         self._bridge = f"{kind}br"  # nobody else's in the World's network namespace
         self._runs: list[Supervised] = []
         self.client = Client(self.commands.client, self.env, self.directory)
@@ -101,12 +112,16 @@ class Daemon:
     def start(self) -> None:
         """Start the daemon process; containers that run already are found by it."""
         log = os.path.join(self.world.directory, f"{self.kind}.log")
-        command = [self.commands.daemon, "--group", self.commands.group, "--logfile", log]
+        command = [*self._way_in(), "--group", self.commands.group, "--logfile", log]
         self._runs.append(Supervised(command, log=log + ".out", env=self._daemon_env))
         waiting = [self.commands.daemon, "waitready", "--timeout=60"]
         done = subprocess.run(waiting, env=self.env, capture_output=True, text=True, check=False)
         if done.returncode:
             raise OSError(f"{self.kind} does not start: {done.stderr}{tail(log)}")
+
+    def _way_in(self) -> list[str]:
+        """The program, and before it what takes it to where it belongs."""
+        return [self.commands.daemon]
 
     def stop(self) -> None:
         """Stop the daemon process as a restart of its service does: containers run on."""
@@ -129,6 +144,17 @@ class Daemon:
             for process in run.descendants()
             if process.state != "Z"  # its parent has yet to reap it; it holds nothing
         ]
+
+    def mounts(self) -> list[mountinfo.Mount]:
+        """The mounts of the host, and those where the daemon and the monitors are."""
+        places = {os.stat("/proc/self/ns/mnt").st_ino: "self"}
+        mains = {run.pid for run in self._runs}
+        for row in self.processes():
+            if row.pid in mains or row.command.startswith(MONITOR):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    place = os.stat(f"/proc/{row.pid}/ns/mnt").st_ino
+                    places.setdefault(place, str(row.pid))
+        return [mount for process in places.values() for mount in _mounts_of(process)]
 
     def main_processes(self) -> set[tuple[int, int]]:
         """Pid and start time of what has to run: the daemon and its supervisors."""
@@ -180,6 +206,13 @@ class Daemon:
         for mount in reversed(mountinfo.read()):
             if mount.target.startswith(ours):
                 kernel.umount(mount.target, kernel.MNT_DETACH)
+
+
+def _mounts_of(process: str) -> list[mountinfo.Mount]:
+    try:
+        return mountinfo.read(process)
+    except OSError:  # it has ended
+        return []
 
 
 def tail(path: str, lines: int = 20) -> str:

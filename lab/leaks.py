@@ -68,7 +68,7 @@ class Watch:
         ours = (self._daemon.world.directory, self._daemon.records)
         return {
             f"{mount.source} on {mount.target} type {mount.fstype}"
-            for mount in mountinfo.read()
+            for mount in self._daemon.mounts()
             if mount.target.startswith(ours) or mount.source == "pycor-hooks"
         }
 
@@ -89,6 +89,7 @@ class Watch:
             for row in (processes.look_up(os.getpid()), *processes.descendants(os.getpid()))
             if row is not None and not row.command.startswith(HELPERS)
             for name in processes.open_namespaces(row.pid)
+            if name != self._daemon.namespace
         }
         mounted = {
             m.root: f"mounted at {m.target}" for m in mountinfo.read() if m.fstype == "nsfs"

@@ -23,14 +23,10 @@ class Overlays:
     def __init__(self, daemon: Daemon, base: str) -> None:
         """Speak of the base called ``base``; :meth:`install` or :meth:`profile` makes the rest."""
         self.daemon = daemon
+        self.prefix = daemon.prefix
         self.client: Client = daemon.client
         self.base: Instance = self.client.instance(base)
         self.image = "overlay" if base == "base" else f"overlay-{base}"
-
-    @property
-    def prefix(self) -> str:
-        """Where the hooks are installed."""
-        return os.path.join(self.daemon.world.directory, "prefix")
 
     def launch(self, name: str, *words: str) -> Instance:
         """``lxc launch overlay NAME``, with further words of that command."""

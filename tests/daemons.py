@@ -26,7 +26,9 @@ from lab import overlays as setup
 from lab.daemon import Daemon
 from lab.leaks import Watch
 from lab.overlays import Overlays
+from lab.private import PrivateDaemon
 from lab.reset import Inventory
+from lab.snap import SnapDaemon
 from lab.wait import until
 from lab.watcher import Watcher
 from lab.world import World
@@ -36,14 +38,27 @@ if TYPE_CHECKING:
 
 
 class Pair(NamedTuple):
-    """A daemon, its storage driver, and whether it may use idmapped mounts."""
+    """A daemon, its storage driver, whether it may use idmapped mounts, and where it lives.
+
+    ``place``: "" for the host's mount namespace, "snap" for LXD's snap, "private" for a unit with
+    PrivateMounts=.
+    """
 
     kind: str
     driver: str
     idmapped: bool = True
+    place: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind}-{self.driver}" + ("" if self.idmapped else "-shifted")
+        shifted = "" if self.idmapped else "-shifted"
+        return f"{self.kind}-{self.driver}{shifted}" + (f"-{self.place}" if self.place else "")
+
+    def daemon(self, world: World) -> Daemon:
+        """The daemon itself, to be started."""
+        if self.place == "snap":
+            return SnapDaemon(world, self.driver, idmapped=self.idmapped)
+        made = PrivateDaemon if self.place else Daemon
+        return made(world, self.kind, self.driver, idmapped=self.idmapped)
 
 
 PAIRS = [Pair("lxd", "dir"), Pair("incus", "btrfs")]
@@ -52,6 +67,7 @@ ALL_PAIRS = [
     Pair("lxd", "btrfs"),
     Pair("incus", "dir"),
     Pair("incus", "dir", idmapped=False),
+    Pair("lxd", "dir", place="snap"),
 ]
 
 
@@ -77,7 +93,7 @@ def world() -> Iterator[World]:
 def daemon(world: World, request: pytest.FixtureRequest) -> Iterator[Daemon]:
     """A private daemon, with the busybox image in it and nothing else."""
     pair: Pair = request.param
-    with Daemon(world, pair.kind, pair.driver, idmapped=pair.idmapped) as started:
+    with pair.daemon(world) as started:
         setup.import_busybox(started.client, world.directory)
         yield started
 
