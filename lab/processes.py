@@ -96,9 +96,14 @@ def table() -> list[Process]:
 
 
 def in_our_mounts() -> list[Process]:
-    """Other processes, zombies aside, that are in this process's mount namespace."""
+    """Other processes, zombies aside, that are in this process's mount namespace.
+
+    Process 1 is not counted: a lab's own follows where we go (see `lab.pidns`).
+    """
     ours = os.readlink("/proc/self/ns/mnt")
-    return [row for row in table() if row.pid != os.getpid() and _mounts_of(row.pid) == ours]
+    return [
+        row for row in table() if row.pid not in {1, os.getpid()} and _mounts_of(row.pid) == ours
+    ]
 
 
 def _mounts_of(pid: int) -> str:
