@@ -85,7 +85,8 @@ def error(upperdir: str, seen_as: str) -> StillHeld:
         upperdir: for people.
         seen_as: as the mount table shows it, with the staged name of a mapped layer.
     """
-    if _shows("thread-self", seen_as):
+    # Process 1 is the host to a hook that has stepped into its daemon's mount namespace.
+    if any(_shows_to(process, seen_as) for process in ("thread-self", "1")):
         return StillHeld(
             path=upperdir,
             holder="an overlay that is hidden below another mount",
@@ -109,7 +110,7 @@ def _holder_of(upperdir: str) -> str | None:
             return None
         try:
             namespace = os.stat(f"/proc/{process}/ns/mnt").st_ino
-            if namespace not in seen and _shows(process, upperdir):
+            if namespace not in seen and _shows_to(process, upperdir):
                 return process
         except OSError:
             continue
@@ -117,5 +118,9 @@ def _holder_of(upperdir: str) -> str | None:
     return None
 
 
-def _shows(process: str, upperdir: str) -> bool:
-    return any(upperdir in mount.layers("upperdir") for mount in mountinfo.read(process))
+def _shows_to(process: str, upperdir: str) -> bool:
+    """Whether the mount table of a process shows an overlay with this upper."""
+    try:
+        return any(upperdir in mount.layers("upperdir") for mount in mountinfo.read(process))
+    except OSError:  # it has ended, or is another user's
+        return False

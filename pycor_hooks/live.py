@@ -178,8 +178,24 @@ def orphans(records: Iterable[Record]) -> list[Record]:
 
 
 def interrupted(records: Iterable[Record]) -> list[Record]:
-    """Return the overlays that somebody cures, or was killed while he did."""
-    return [found for found in records if converge.interrupted(found)]
+    """Return the overlays that somebody cures, or was killed while he did.
+
+    Those of a daemon that is down, and alone sees its volumes, are looked at when it is back.
+    """
+    groups: dict[tuple[str, bool], list[Record]] = {}
+    for found in records:
+        groups.setdefault((found.daemon, bool(found.namespace)), []).append(found)
+    interrupted: list[Record] = []
+    for (daemon, apart), some in groups.items():
+        with contextlib.suppress(DaemonDown), whereabouts.shown(daemon, apart=apart):
+            interrupted += filter(converge.interrupted, some)
+    return interrupted
+
+
+def finish_cure(found: Record) -> bool:
+    """As :func:`pycor_hooks.converge.settle`, wherever its volume is."""
+    with whereabouts.shown(found.daemon, apart=bool(found.namespace)):
+        return converge.settle(found)
 
 
 def _parents() -> dict[str, _Mark]:

@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from pycor_hooks import converge, live, takedown
+from pycor_hooks import live, takedown
 from pycor_hooks.errors import PycorError, StillHeld
 from pycor_hooks.inbox import Inbox
 from pycor_hooks.logs import about, about_overlay
@@ -264,7 +264,7 @@ class Reconciler:
         failures = 0
         for record in await asyncio.to_thread(live.interrupted, records):
             try:
-                if await asyncio.to_thread(converge.settle, record):
+                if await asyncio.to_thread(live.finish_cure, record):
                     log.info(
                         "%s: a cure was interrupted, and is finished now",
                         _name(record),

@@ -13,12 +13,12 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from pycor_hooks import kernel, namespaces
+from pycor_hooks import kernel, namespaces, plan, registry
 from pycor_hooks.host_errors import DaemonDown
 from pycor_hooks.sockets import SNAP_PLACE, find_daemons, find_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pycor_hooks.instance import Instance
     from pycor_hooks.sockets import Daemon
@@ -67,19 +67,31 @@ def shown(directory: str, *, apart: bool | None = None) -> Iterator[None]:
     if not place.identity:
         yield
         return
-    with place:
-        tree = kernel.open_tree_clone(directory, kernel.AT_RECURSIVE)
-    host = namespaces.open_own()
-    try:
-        kernel.unshare(kernel.CLONE_NEWNS)
-        kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE)
-        kernel.move_mount(tree, directory)
-        os.close(tree)
+    with contextlib.ExitStack() as stack:
+        host = namespaces.open_own()
+        stack.callback(os.close, host)
+        with place:
+            tree = kernel.open_tree_clone(directory, kernel.AT_RECURSIVE)
+        with contextlib.ExitStack() as moving:
+            moving.callback(os.close, tree)
+            stack.callback(_go_home, host)
+            kernel.unshare(kernel.CLONE_NEWNS)
+            kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE)
+            kernel.move_mount(tree, directory)
         yield
-    finally:
-        kernel.unshare(kernel.CLONE_FS)  # a thread that has just ended may still share it
-        kernel.setns(host, kernel.CLONE_NEWNS)
-        os.close(host)
+
+
+def _go_home(host: int) -> None:
+    kernel.unshare(kernel.CLONE_FS)  # a thread that has just ended may still share it
+    kernel.setns(host, kernel.CLONE_NEWNS)
+
+
+def check_up(daemons: Iterable[Daemon]) -> None:
+    """Raise DaemonDown where files were not found, which a daemon has that does not run."""
+    for daemon in daemons:
+        known = daemon.directory == SNAP_PLACE or plan.apart(registry.records([daemon.directory]))
+        if known and find_process(daemon) is None:
+            raise DaemonDown(directory=daemon.directory)
 
 
 def _daemon(directory: str) -> Daemon:

@@ -12,7 +12,7 @@ from pycor_hooks import layerdiff, locate, masking, output, registry, whereabout
 from pycor_hooks.commands import options
 from pycor_hooks.commands.status import amount
 from pycor_hooks.errors import printable
-from pycor_hooks.host_errors import BadPath, NothingToDrop, NotOwn, NotTold
+from pycor_hooks.host_errors import BadPath, NoLayer, NothingToDrop, NotOwn, NotTold
 from pycor_hooks.layer import KINDS
 from pycor_hooks.output import Column
 from pycor_hooks.plan import label
@@ -74,7 +74,11 @@ def diff_command(  # noqa: PLR0913 - an argument per option
     daemons = _daemons(directories)
     for daemon in daemons:
         click.get_current_context().with_resource(whereabouts.shown(daemon.directory))
-    layer = locate.find(options.parse_label(name), of, daemons)
+    try:
+        layer = locate.find(options.parse_label(name), of, daemons)
+    except NoLayer:
+        whereabouts.check_up(daemons)
+        raise
     found = layerdiff.differences(layer.upperdir, layer.lowerdir, layer.shift)
     chosen = _below(found, wanted)
     if only_masking and not drop:

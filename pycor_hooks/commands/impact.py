@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pycor_hooks import impact, manifest, output, registry, whereabouts
+from pycor_hooks import impact, manifest, output, plan, registry, whereabouts
 from pycor_hooks.commands import options
 from pycor_hooks.errors import PycorError, printable
 from pycor_hooks.host_errors import NoManifest
@@ -49,11 +49,10 @@ def impact_command(base: str | None, style: str, directories: tuple[str, ...]) -
     options.need_root("impact")
     rows: list[Row] = []
     failed = False
-    for daemon in find_daemons(directories):
-        click.get_current_context().with_resource(whereabouts.shown(daemon.directory))
     for of, records in _bases(base, directories).items():
         try:
-            rows += impact.rows(impact.look(of, records))
+            with whereabouts.shown(of.daemon, apart=plan.apart(records) or None):
+                rows += impact.rows(impact.look(of, records))
         except (OSError, PycorError) as error:
             failed = True
             click.echo(f"pycor-hooks: {printable(str(error))}", err=True)

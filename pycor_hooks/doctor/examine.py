@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import instance, record, whereabouts
+from pycor_hooks import instance, plan, record, whereabouts
 from pycor_hooks.doctor import (
     bases,
     containers,
@@ -74,9 +74,15 @@ def examine(order: Order) -> Iterator[Check]:
 def _examine_house(house: House) -> Iterator[Check]:
     if not house.trouble:
         yield from _guarded("profile", profiles.check(house))
-    with whereabouts.shown(house.daemon.directory):
-        yield from _guarded("base", bases.check(house))
-        yield from _guarded("containers", containers.check(house, house.containers))
+    yield from _guarded("base", _with_files(house, bases.check(house)))
+    found = containers.check(house, house.containers)
+    yield from _guarded("containers", _with_files(house, found))
+
+
+def _with_files(house: House, checks: Iterator[Check]) -> Iterator[Check]:
+    """Checks that look at files of a daemon, where it may be the only one that sees them."""
+    with whereabouts.shown(house.daemon.directory, apart=plan.apart(house.records) or None):
+        yield from checks
 
 
 def _named_in_full(one: Check, house: House) -> Check:
@@ -109,8 +115,8 @@ def examine_one(order: Order, project: str, name: str) -> Iterator[Check]:
         for house, whose in found:
             if house.trouble:
                 yield check_daemon(house)
-            with whereabouts.shown(house.daemon.directory):
-                yield from explain.explain(house, whose, time.time())
+            told = explain.explain(house, whose, time.time())
+            yield from _guarded("container", _with_files(house, told))
             directory = record.directory_of(whose.daemon, whose.key)
             left = [one for one in leaks.find([whose.daemon]) if one.directory == directory]
             yield from leaks.check_left(left, fix=order.fix)

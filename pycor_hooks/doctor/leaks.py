@@ -25,7 +25,7 @@ from pycor_hooks import (
     takedown,
 )
 from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, count, refused, sound
-from pycor_hooks.errors import BadState, NotOurs, PycorError
+from pycor_hooks.errors import NotOurs, PycorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -110,10 +110,7 @@ def look(directory: str) -> list[Left]:
     project, name = record.split_key(os.path.basename(directory))
     daemon = record.unescape(os.path.basename(os.path.dirname(directory)))
     whose = instance.Instance(daemon, project, name)
-    try:
-        recorded = record.read(directory)
-    except (OSError, BadState):
-        recorded = None
+    recorded = takedown.recorded(directory)
     lives = whose.running() if recorded is None else not takedown.gone(recorded)
     found = [] if lives else _remains(directory)
     if any(map(kernel.is_mount_root, overlay.staged_in(directory))):
@@ -135,8 +132,9 @@ def _remains(directory: str) -> list[str]:
 
 def _bind_is_left(whose: Instance, recorded: Record | None, *, lives: bool) -> bool:
     """Whether a rootfs has our overlay, which start-host would have detached by now."""
-    if not _is_ours(whose.rootfs()):
-        return False
+    with _place_of(recorded):
+        if not _is_ours(whose.rootfs()):
+            return False
     return not lives or bool(recorded and recorded.init)
 
 
@@ -199,19 +197,17 @@ def _fix(left: Left) -> Check:
 
 def _take_down(left: Left) -> None:
     merged, rootfs = f"{left.directory}/merged", left.whose.rootfs()
+    place = _place_of(takedown.recorded(left.directory))
     if left.what == FOREIGN:
         raise NotOurs(path=merged)
     if left.what == LAYER:
         overlay.unstage(left.directory)
     elif left.what == BIND:
-        takedown.detach_binds(left.directory, rootfs, namespaces.HOST)
+        takedown.detach_binds(left.directory, rootfs, place)
     else:
-        takedown.everything(left.directory, rootfs, _place(left.directory))
+        takedown.everything(left.directory, rootfs, place)
 
 
-def _place(directory: str) -> Place:
-    """The mount namespace in which something may be left of the recorded start."""
-    try:
-        return namespaces.recorded(record.read(directory).namespace)
-    except (FileNotFoundError, BadState):
-        return namespaces.HOST
+def _place_of(recorded: Record | None) -> Place:
+    """The mount namespace in which something may be left on the rootfs of the recorded start."""
+    return namespaces.recorded(recorded.namespace) if recorded else namespaces.HOST
