@@ -67,28 +67,28 @@ class Instance:
         return f"{self.volume()}/rootfs"
 
     def running(self) -> bool:
-        """Whether the instance's [lxc monitor] lives: whether it listens on liblxc's socket."""
-        try:
-            return self._listener() is not None
-        except BlockingIOError:
-            return _has_monitor(f"{self.daemon}/containers", self.key)
-
-    def monitor(self) -> int:
-        """The pid of the instance's [lxc monitor], 0 where it has none that can be seen from here.
-
-        Raises:
-            BlockingIOError: somebody listens who is too busy to be asked.
-        """
-        return self._listener() or 0
-
-    def _listener(self) -> int | None:
-        """The pid that listens on liblxc's socket, 0 for one of another pid namespace.
+        """Whether the instance's [lxc monitor] lives: whether it listens on liblxc's socket.
 
         Any user of the host may listen on such a name and hold off every refresh: only a socket
         of our own user's, root's, counts.
         """
-        found = kernel.listener(command_socket(f"{self.daemon}/containers", self.key))
-        return found[0] if found and found[1] == os.geteuid() else None
+        try:
+            found = kernel.listener(command_socket(self._lxcpath, self.key))
+        except BlockingIOError:
+            return self.monitor() > 0
+        return found is not None and found[1] == os.geteuid()
+
+    def monitor(self) -> int:
+        """The pid of the instance's [lxc monitor], 0 where it has none that can be seen from here.
+
+        Slow: it is found by its title. Who listens on its socket was started before it, and is
+        gone (lxcapi_start of liblxc listens, and forks then).
+        """
+        return _monitor_of(self._lxcpath, self.key)
+
+    @property
+    def _lxcpath(self) -> str:
+        return f"{self.daemon}/containers"
 
 
 def command_socket(lxcpath: str, key: str) -> bytes:
@@ -104,14 +104,15 @@ def command_socket(lxcpath: str, key: str) -> bytes:
     return b"\0" + path
 
 
-def _has_monitor(lxcpath: str, key: str) -> bool:
-    """Whether a process of our own user's has the title that liblxc gives a monitor; slow."""
+def _monitor_of(lxcpath: str, key: str) -> int:
+    """The process of our own user's that has the title which liblxc gives a monitor, or 0."""
     title = os.fsencode(f"[lxc monitor] {lxcpath} {key}\0")
-    return any(
-        _read_of(pid, "cmdline").startswith(title)
-        and b"\nUid:\t%d\t" % os.geteuid() in _read_of(pid, "status")
-        for pid in filter(str.isdigit, os.listdir("/proc"))
-    )
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if _read_of(pid, "cmdline").startswith(
+            title
+        ) and b"\nUid:\t%d\t" % os.geteuid() in _read_of(pid, "status"):
+            return int(pid)
+    return 0
 
 
 def _read_of(pid: str, name: str) -> bytes:

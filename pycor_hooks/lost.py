@@ -67,12 +67,12 @@ def rebuild(mount: Mount) -> Record:
     home, key = directory.split("/")[-2:]
     daemon = record.unescape(home)
     container = Instance(daemon, *record.split_key(key))
-    base = _base_of(mount, daemon, directory)
+    base = _base_of(mount, daemon)
     try:
         volume = container.volume()
     except OSError:  # deleted, say
         volume = ""
-    monitor = _monitor_of(container)
+    monitor = container.monitor()
     namespace = _namespace_of(monitor)
     init = inhabitant(mount.device)
     start = instance.process_start(monitor) or instance.process_start(init)
@@ -122,10 +122,10 @@ def _recorded(directory: str) -> bool:
     return True
 
 
-def _base_of(mount: Mount, daemon: str, directory: str) -> Instance | None:
+def _base_of(mount: Mount, daemon: str) -> Instance | None:
     lower = mount.layers("lowerdir")[:1] or [""]
     parent, name = os.path.split(lower[0])
-    if parent == directory and name.startswith(STAGED_LOWER):
+    if name.startswith(STAGED_LOWER):
         key = name.removeprefix(STAGED_LOWER)
     elif name == "rootfs":
         key = os.path.basename(parent)
@@ -146,13 +146,6 @@ def _identity_of(base: Instance | None) -> str:
         return instance.identity_of(base.rootfs()) if base else ""
     except OSError:
         return ""
-
-
-def _monitor_of(container: Instance) -> int:
-    try:
-        return container.monitor()
-    except BlockingIOError:
-        return 0
 
 
 def _namespace_of(monitor: int) -> int:
