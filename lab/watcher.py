@@ -73,6 +73,7 @@ class Process:
                 stderr=log,
             )
         if not ready.wait(10):
+            self.kill()
             raise TimeoutError(f"the watcher is not ready: {self.log()}")
 
     def _listen(self, ready: threading.Event) -> None:
