@@ -39,13 +39,17 @@ class Place:
     def __enter__(self) -> None:
         if not self.identity:
             return
-        theirs = os.open(f"/proc/{self._process}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        self._home = open_own()
         try:
-            self._home = open_own()
-            kernel.unshare(kernel.CLONE_FS)  # a thread of the watcher shares its root with others
-            kernel.setns(theirs, kernel.CLONE_NEWNS)
-        finally:
-            os.close(theirs)
+            theirs = os.open(f"/proc/{self._process}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                kernel.unshare(kernel.CLONE_FS)  # a thread of the watcher shares its root
+                kernel.setns(theirs, kernel.CLONE_NEWNS)
+            finally:
+                os.close(theirs)
+        except OSError:
+            os.close(self._home)
+            raise
 
     def __exit__(self, *_: object) -> None:
         if self.identity:

@@ -262,7 +262,14 @@ class Reconciler:
     async def _finish_cures(self, records: Iterable[Record]) -> int:
         """Let files and processes go on that a killed cure has left behind."""
         failures = 0
-        for record in await asyncio.to_thread(live.interrupted, records):
+        try:
+            interrupted = await asyncio.to_thread(live.interrupted, records)
+        except OSError as error:
+            log.error(  # noqa: TRY400 - no bug
+                "interrupted cures cannot be looked for: %s", error
+            )
+            return 1
+        for record in interrupted:
             try:
                 if await asyncio.to_thread(live.finish_cure, record):
                     log.info(
