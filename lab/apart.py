@@ -6,13 +6,26 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from lab.liblxc import Container, Monitor
 from pycor_hooks import mountinfo
+from pycor_hooks.sockets import GUEST_SOCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_KEEPER = f"""
+import os, signal, socket, sys
+listening = socket.socket(socket.AF_UNIX)
+if sys.argv[1]:
+    os.makedirs(os.path.dirname(path := f"{{sys.argv[1]}}/{GUEST_SOCKETS["lxd"]}"), exist_ok=True)
+    listening.bind(path)
+    listening.listen()
+print(flush=True)
+signal.pause()
+"""
 
 
 class Apart(Container):
@@ -42,10 +55,15 @@ class Apart(Container):
 
 
 @contextlib.contextmanager
-def namespace() -> Iterator[int]:
-    """A private copy of our mount namespace, and the process that keeps it as a daemon would."""
-    command = ["unshare", "--mount", "--propagation=private", "sh", "-c", "echo; exec sleep 1000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+def namespace(daemon: str = "") -> Iterator[int]:
+    """A private copy of our mount namespace, and the process that keeps it as a daemon would.
+
+    Args:
+        daemon: the state directory of the daemon that it stands for, by whose socket it is found;
+            "" for none.
+    """
+    command = ["unshare", "--mount", "--propagation=private", sys.executable, "-c", _KEEPER]
+    with subprocess.Popen([*command, daemon], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         try:

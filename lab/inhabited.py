@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from typing import Any
 
+from lab.apart import Apart
 from lab.images import BUSYBOX
 from lab.liblxc import Container, make_base
 from lab.overlays import COMMAND
@@ -56,6 +57,10 @@ class Inhabited(Container):
         """The one row that it shows."""
         (row,) = self.status_rows()
         return row
+
+
+class InhabitedApart(Apart, Inhabited):
+    """The same of a daemon in a mount namespace of its own."""
 
 
 def make_inhabitable_base(daemon: str) -> str:

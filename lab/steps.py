@@ -30,6 +30,8 @@ _CHANGING = frozenset(
         *("flock",),
     )
 )
+STEPS_OVER = frozenset({"setns", "unshare"})
+"""Calls by which a hook goes to another mount namespace, and comes back."""
 _ERRORS_OF = {  # where the man page leaves no choice
     "exit_group": (),
     "getppid": (),

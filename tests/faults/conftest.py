@@ -7,13 +7,14 @@ the run, which fails where something was lost, leaked, or did not survive.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-from lab import hooktimes, starts
-from lab.inhabited import Inhabited, make_inhabitable_base
+from lab import apart, hooktimes, starts
+from lab.inhabited import Inhabited, InhabitedApart, make_inhabitable_base
 from lab.mounts import own_mounts
 from lab.tally import Tally
 from pycor_hooks import kernel, mountinfo
@@ -110,18 +111,26 @@ def own_run() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["equal ids", "mapped ids"])
+@pytest.fixture(params=["equal ids", "mapped ids", "apart"])
 def web(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Inhabited]:
-    """A container that runs, without a daemon; all of it is gone in the end."""
+    """A container that runs, without a daemon; all of it is gone in the end.
+
+    ``apart``: with ids mapped, and its monitor in a mount namespace that its daemon alone has.
+    """
     tmp_path.chmod(0o755)
     make_inhabitable_base(str(tmp_path))
-    web = Inhabited(str(tmp_path), "web1")
-    if request.param == "mapped ids":
-        web.idmap = starts.IDMAP
-    web.start()
-    yield web
-    web.end()
-    left = starts.left(web)
+    with ExitStack() as stack:
+        if request.param == "apart":
+            keeper = stack.enter_context(apart.namespace(str(tmp_path)))
+            web: Inhabited = InhabitedApart(str(tmp_path), "web1", keeper)
+        else:
+            web = Inhabited(str(tmp_path), "web1")
+        if request.param != "equal ids":
+            web.idmap = starts.IDMAP
+        web.start()
+        yield web
+        web.end()
+        left = starts.left(web)
     for mount in reversed([m for m in mountinfo.read() if m.source == "pycor-hooks"]):
         kernel.umount(mount.target, kernel.MNT_DETACH)
     assert left == []

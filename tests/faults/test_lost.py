@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeAlias
 import pytest
 
 from lab import starts
-from lab.liblxc import Monitor
 from lab.overlays import COMMAND
 from pycor_hooks import kernel, record, registry
 from pycor_hooks.host_errors import InUse
@@ -119,7 +118,7 @@ def test_a_late_post_stop_leaves_an_unrecorded_overlay(web: Inhabited, tally: Ta
     name = name_of(deleted)
     with tally.injected(name):
         os.unlink(f"{web.directory}/state")
-        late = Monitor()
+        late = web.new_monitor()
         assert web.hook("post-stop", monitor=late) == 0
         late.kill()
         tally.lost(name, web.wrong_unmounts())
@@ -134,7 +133,7 @@ def test_a_record_that_names_other_processes(web: Inhabited, tally: Tally) -> No
         changed.monitor = changed.init = 4194305  # above pid_max
         changed.write()
         assert once([web.daemon]) == 0
-        late = Monitor()
+        late = web.new_monitor()
         assert web.hook("post-stop", monitor=late) == 0
         late.kill()
         tally.lost(name, web.wrong_unmounts())

@@ -68,13 +68,17 @@ class Injection(NamedTuple):
         return f"{self.fault} at {self.step}, then {self.after.__name__}"
 
 
-def chosen(found: Sequence[Step], *, every: bool) -> list[Injection]:
-    """Which faults are injected at which steps of one hook."""
+def chosen(found: Sequence[Step], *, every: bool, apart: bool) -> list[Injection]:
+    """Which faults are injected at which steps of one hook.
+
+    Where it is apart, of errors only those of calls that it has no use for elsewhere.
+    """
     if every:
         pairs = [(step, fault) for step in found for fault in (steps.KILL, *step.errors)]
     else:
         pairs = [(step, steps.KILL) for step in found if step.changes]
-        for some in (found, found[::-1]):
+        failing = [step for step in found if not apart or step.call in steps.STEPS_OVER]
+        for some in (failing, failing[::-1]):
             firsts = {step.call: step for step in reversed(some) if step.errors}
             turns = zip(firsts.values(), itertools.cycle(range(len(steps.ERRORS))), strict=False)
             pairs += [(step, step.errors[turn % len(step.errors)]) for step, turn in turns]
@@ -204,7 +208,7 @@ def test_a_fault_at_each_system_call(  # noqa: PLR0913, PLR0917 - a fixture each
     places = [tmp_path / str(number) for number in range(SIDE_BY_SIDE)]
     subjects = [Subject(case, place, hooks, tally, keeper) for place in places]
     found = subjects[0].record()
-    injections = chosen(found, every=soak)
+    injections = chosen(found, every=soak, apart=case.apart)
 
     parts = [injections[turn::SIDE_BY_SIDE] for turn in range(SIDE_BY_SIDE)]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:

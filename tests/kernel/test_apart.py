@@ -10,9 +10,11 @@ import pytest
 
 from lab import apart
 from lab.apart import Apart
-from lab.liblxc import Container, make_base
+from lab.liblxc import make_base
 from lab.starts import IDMAP
-from pycor_hooks import kernel, namespaces, record, takedown
+from pycor_hooks import kernel, namespaces, record, recovery
+from pycor_hooks.instance import Instance
+from pycor_hooks.sockets import GUEST_SOCKETS
 from tests.kernel.test_hooks import read, write
 
 if TYPE_CHECKING:
@@ -59,23 +61,69 @@ def test_the_rootfs_is_there_and_merged_is_here(web: Apart) -> None:
     assert not os.path.exists(web.directory)
 
 
-def test_volumes_that_only_the_daemon_sees(tmp_path: Path, keeper: int) -> None:
-    """A pool that is mounted there and not here: base, layer and strays are found all the same."""
+class Unseen(Apart):
+    """One whose volume is on a file system that is mounted in its daemon's namespace alone."""
+
+    def command(self, hook: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+        """The words are written into a configuration that is there, too."""
+        with namespaces.of_process(self.keeper):
+            return super().command(hook, *arguments)
+
+
+@pytest.fixture
+def unseen(tmp_path: Path) -> Iterator[Unseen]:
+    """A container on a pool that the host does not see; its daemon answers."""
     tmp_path.chmod(0o755)
-    with namespaces.of_process(keeper):
-        kernel.mount("tmpfs", str(tmp_path), "tmpfs", 0, "mode=0755")
-        make_base(tmp_path)
-        web = make(str(tmp_path), "web1", keeper)
-        write(f"{web.rootfs}/etc-stray", "stray\n")
-    try:
+    with apart.namespace(str(tmp_path)) as keeper:
         with namespaces.of_process(keeper):
-            command, env = Container.command(web, "pre-start", "--base", "base")
-        words = ["nsenter", f"--mount=/proc/{os.getpid()}/ns/mnt", "--", *command]
-        web.monitor = web.new_monitor()
-        assert web.monitor.run(" ".join(words), env) == 0
-        assert os.listdir(tmp_path) == []
-        assert read(f"{web.merged}/etc-stray") == "stray\n"
-        takedown.own(web.directory, web.monitor.pid)
-        assert (web.overlays(), web.mounts_elsewhere()) == ([], [])
-    finally:
+            kernel.mount("tmpfs", str(tmp_path), "tmpfs", 0, "mode=0755")
+            make_base(tmp_path)
+            web = Unseen(str(tmp_path), "web1", keeper)
+            write(f"{web.rootfs}/etc-stray", "stray\n")
+        web.idmap = IDMAP
+        yield web
         web.end()
+        assert (web.overlays(), web.mounts_elsewhere()) == ([], [])
+
+
+def test_volumes_that_only_the_daemon_sees(unseen: Unseen) -> None:
+    """A pool that is mounted there and not here: base, layer and strays are found all the same."""
+    assert unseen.pre_start() == 0
+    assert not os.path.exists(unseen.volume)
+    assert read(f"{unseen.merged}/etc-stray") == "stray\n"
+    assert unseen.hook("post-stop") == 0
+    with namespaces.of_process(unseen.keeper):
+        assert unseen.log() == ""
+        assert read(f"{unseen.upper}/etc-stray") == "stray\n"
+
+
+def test_a_refusal_is_told_where_the_daemon_has_its_log(unseen: Unseen) -> None:
+    """Its configuration and its log are files that only its namespace shows, maybe."""
+    assert unseen.pre_start(base="nobody") == 1
+    with namespaces.of_process(unseen.keeper):
+        assert "base nobody" in unseen.log()
+
+
+def test_a_lost_record_there_waits_for_the_daemon(
+    unseen: Unseen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is down nothing is done; then the record is made anew, with namespace and base."""
+    assert unseen.pre_start() == 0
+    assert unseen.hook("start-host") == 0
+    assert unseen.monitor is not None
+    listening = unseen.monitor.pid  # ours is a shell, and does not
+    monkeypatch.setattr(Instance, "monitor", lambda self: listening * (self.name == "web1"))
+    before = record.read(unseen.directory)
+    os.unlink(f"{unseen.directory}/state")
+    down = f"{unseen.daemon}/{GUEST_SOCKETS['lxd']}"
+    os.rename(down, f"{down}.away")
+    (finding,) = recovery.recover([unseen.daemon])
+    assert finding.failed
+    assert "wait until it is back" in finding.text
+    assert [mount.target for mount in unseen.overlays()] == [unseen.merged]
+    os.rename(f"{down}.away", down)
+    (finding,) = recovery.recover([unseen.daemon])
+    assert not finding.failed, finding
+    after = record.read(unseen.directory)
+    assert (after.namespace, after.lower_identity) == (before.namespace, before.lower_identity)
+    assert unseen.hook("post-stop") == 0

@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import subprocess
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,16 +17,19 @@ import pytest
 from lab import live
 from lab.overlays import COMMAND, Overlays
 from lab.wait import until
+from lab.watcher import Watcher
 from pycor_hooks import profile, sockets
 from pycor_hooks.doctor.check import FAIL
+from tests.daemon.converging import wait_converged
 from tests.daemon.test_kill import kill_monitor
+from tests.daemon.test_privileges import allowed, granted, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from lab.client import Instance
     from lab.snap import SnapDaemon
-    from lab.watcher import Watcher
 
 VERSION = "/usr/share/app/version"
 
@@ -188,6 +193,49 @@ def test_a_monitor_killed_before_start_host(overlays: Overlays, snap: SnapDaemon
     assert live.mounts(overlays) == []
 
 
+def in_the_unit(snap: SnapDaemon, *without: str) -> Watcher:
+    """A watcher with the capabilities of the systemd unit, but for some."""
+    names = (f"+{name.removeprefix('CAP_').lower()}" for name in sorted(granted() - {*without}))
+    bounds = f"--bounding-set=-all,{','.join(names)}"
+    return Watcher(snap, prefix=["setpriv", "--no-new-privs", bounds])
+
+
+@pytest.mark.updates_base
+def test_what_the_unit_grants_is_enough_and_needed(overlays: Overlays, snap: SnapDaemon) -> None:
+    """With its capabilities an update converges and an orphan goes; not without CAP_SYS_CHROOT."""
+    web1, web2 = launch(overlays, "web1", "web2")
+    with in_the_unit(snap) as watching:
+        update(overlays, "granted")
+        assert_seen([web1, web2], "granted")
+        wait_converged(overlays, web1, web2)
+        kill_monitor(web2)
+        watching.wait_log("web2: its monitor is gone; overlay taken down")
+        assert "ERROR" not in watching.log()
+    with in_the_unit(snap, "CAP_SYS_CHROOT") as watching:
+        watching.wait_log("Operation not permitted")
+
+
+@pytest.mark.updates_base
+def test_what_the_filter_of_the_unit_lets_through(
+    overlays: Overlays, snap: SnapDaemon, tmp_path: Path
+) -> None:
+    """A watcher that steps into the daemon's namespace makes no call that the unit forbids."""
+    for program in ("strace", "systemd-analyze"):
+        if not shutil.which(program):
+            pytest.skip(f"no {program} here")
+    trace = str(tmp_path / "trace")
+    (web1,) = launch(overlays, "web1")
+    with Watcher(snap, prefix=["strace", "-D", "-f", "-q", "-o", trace]) as watching:
+        update(overlays, "filtered")
+        wait_converged(overlays, web1)
+        watching.end()
+        ended = f"{watching.pid} +++ exited with 0 +++"
+        until(lambda: ended in " ".join(text_of(trace).split()), what="strace has seen all of it")
+    calls = set(re.findall(r"^\d+ +(\w+)\(", text_of(trace), re.MULTILINE))
+    assert {"setns", "unshare", "open_tree", "move_mount"} <= calls
+    assert calls - allowed() == set()
+
+
 @pytest.fixture
 def hidden_pool(snap: SnapDaemon) -> Iterator[str]:
     """A pool on a file system that is mounted in the snap's namespace only."""
@@ -213,6 +261,12 @@ def test_a_pool_that_only_the_daemon_sees(
     web1.exec("sh", "-c", "echo web1 >/root/own")
     assert not os.path.exists(second.base.rootfs)  # here
     assert_whole(overlays, [web1])
+    known = live.of(web1)
+    os.unlink(known.state_path)
+    watcher.wait_log("web1: its record was lost, and is made anew")
+    assert_whole(overlays, [web1])
+    again = live.of(web1)
+    assert (again.namespace, again.lower_identity) == (known.namespace, known.lower_identity)
     sized = second.pycor_hooks("status", "--size", "--format=json").stdout
     assert json.loads(sized)[0]["upper_bytes"] > 0
     update(second, "hidden-1")
