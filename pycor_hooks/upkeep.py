@@ -24,7 +24,7 @@ from pycor_hooks.whereabouts import shown
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from pycor_hooks.converge import Result
+    from pycor_hooks.converge import Result, Touched
     from pycor_hooks.ledger import Update
     from pycor_hooks.record import Record
 
@@ -114,8 +114,7 @@ class Upkeep:
         history = History(base)
 
         def one(found: Record) -> Result | None:
-            with shown(found.daemon, apart=bool(found.namespace)):
-                return converge(found, generation, history.since)
+            return _converge_there(found, generation, history.since)
 
         done = await asyncio.gather(*(self._converge(found, one, again) for found in overlays))
         self._later(base) if again else self._delays.pop(base, None)
@@ -175,6 +174,12 @@ def _update(base: Base, where: bool) -> Update | None:  # noqa: FBT001 - by asyn
     """Keep a base's manifest up; ``where``: whether its volume is its daemon's alone to see."""
     with shown(base.daemon, apart=where):
         return generations.update(base)
+
+
+def _converge_there(found: Record, generation: int | None, touched: Touched) -> Result | None:
+    """As :func:`pycor_hooks.converge.converge`, wherever the volumes are."""
+    with shown(found.daemon, apart=bool(found.namespace)):
+        return converge(found, generation, touched)
 
 
 def _name(found: Record) -> str:
