@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The system calls that Python lacks: one short function each, a plain OSError on failure.
 
-Imported by the hooks, where start-up time is the product: ctypes and os, nothing else.
+Imported by the hooks, where start-up time is the product.
 No policy lives here. Numbers of calls from 424 on are the same on every architecture; older
 calls go through libc's own symbols.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import sys
 from struct import Struct
+
+from pycor_hooks import libc
 
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
@@ -75,24 +76,24 @@ _HANDLE = Struct("=Ii")
 _OPEN_HOW = Struct("=QQQ")
 _MAX_HANDLE = 128
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = libc.Libc()
 _syscall = _libc.syscall
-_syscall.restype = ctypes.c_long
-_libc.setfsuid.restype = _libc.setfsgid.restype = ctypes.c_uint
+_syscall.restype = libc.Long
+_libc.setfsuid.restype = _libc.setfsgid.restype = libc.Uint
 _mount = _libc.mount
 _mount.argtypes = (
-    ctypes.c_char_p,
-    ctypes.c_char_p,
-    ctypes.c_char_p,
-    ctypes.c_ulong,
-    ctypes.c_char_p,
+    libc.Text,
+    libc.Text,
+    libc.Text,
+    libc.Ulong,
+    libc.Text,
 )
 
 
 def _checked(result: int, path: str | None = None) -> int:
     """Turn libc's -1 into an OSError that carries errno and the path."""
     if result == -1:
-        code = ctypes.get_errno()
+        code = libc.get_errno()
         raise OSError(code, os.strerror(code), path)
     return result
 
@@ -195,8 +196,8 @@ def idmap_tree(tree: int, userns: int) -> None:
     Raises:
         OSError: EINVAL where the file system cannot be idmapped, ENOSYS before Linux 5.12.
     """
-    attr = (ctypes.c_uint64 * 4)(_MOUNT_ATTR_IDMAP, 0, 0, userns)
-    _checked(_syscall(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attr, ctypes.sizeof(attr)))
+    attr = (libc.Uint64 * 4)(_MOUNT_ATTR_IDMAP, 0, 0, userns)
+    _checked(_syscall(_SYS_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attr, libc.sizeof(attr)))
 
 
 def clone_into_userns() -> int:
@@ -206,8 +207,8 @@ def clone_into_userns() -> int:
         The child's pid, and 0 in the child, which may do nothing but system calls and
         ``os._exit``: the interpreter was not told of the fork.
     """
-    args = (ctypes.c_uint64 * 8)(CLONE_NEWUSER, 0, 0, 0, 17, 0, 0, 0)  # 17: SIGCHLD
-    return _checked(_syscall(_SYS_CLONE3, args, ctypes.sizeof(args)))
+    args = (libc.Uint64 * 8)(CLONE_NEWUSER, 0, 0, 0, 17, 0, 0, 0)  # 17: SIGCHLD
+    return _checked(_syscall(_SYS_CLONE3, args, libc.sizeof(args)))
 
 
 def unshare(flags: int) -> None:
@@ -248,7 +249,7 @@ def set_fs_ids(uid: int, gid: int) -> None:
     for set_id, wanted in ((_libc.setfsgid, gid), (_libc.setfsuid, uid)):
         set_id(wanted)
         if set_id(-1) != wanted:  # changes nothing, and tells; no failure is told otherwise
-            raise OSError(errno.EPERM, f"{set_id.__name__}({wanted}) did nothing")
+            raise OSError(errno.EPERM, f"setfsgid or setfsuid to {wanted} did nothing")
 
 
 def listener(address: bytes) -> tuple[int, int] | None:
@@ -270,8 +271,8 @@ def listener(address: bytes) -> tuple[int, int] | None:
     try:
         sockaddr = _AF_UNIX.to_bytes(2, sys.byteorder) + address
         _checked(_libc.connect(descriptor, sockaddr, len(sockaddr)))
-        ucred, size = (ctypes.c_uint32 * 3)(), ctypes.c_uint32(12)
-        option = (_SOL_SOCKET, _SO_PEERCRED, ucred, ctypes.byref(size))
+        ucred, size = (libc.Uint * 3)(), libc.Uint(12)
+        option = (_SOL_SOCKET, _SO_PEERCRED, ucred, libc.byref(size))
         _checked(_libc.getsockopt(descriptor, *option))
     except (ConnectionRefusedError, FileNotFoundError):
         return None
@@ -314,11 +315,11 @@ def mount_id(path: str) -> int:
 
 
 def _statx(path: str, flags: int, mask: int) -> bytes:
-    buffer = ctypes.create_string_buffer(256)
+    buffer = libc.buffer(256)
     _checked(
         _libc.statx(_AT_FDCWD, os.fsencode(path), flags | _AT_NO_AUTOMOUNT, mask, buffer), path
     )
-    return buffer.raw
+    return bytes(buffer)
 
 
 def file_handle(path: str) -> bytes:
@@ -331,21 +332,19 @@ def file_handle(path: str) -> bytes:
         Type and bytes of the handle, which mean something to the file system only; nothing
         where it has no handles (EOPNOTSUPP).
     """
-    buffer = ctypes.create_string_buffer(_HANDLE.pack(_MAX_HANDLE, 0), _HANDLE.size + _MAX_HANDLE)
-    mount_id = ctypes.c_int()
+    buffer = libc.buffer(_HANDLE.size + _MAX_HANDLE, _HANDLE.pack(_MAX_HANDLE, 0))
+    mount_id = libc.Int()
     try:
         _checked(
-            _libc.name_to_handle_at(
-                _AT_FDCWD, os.fsencode(path), buffer, ctypes.byref(mount_id), 0
-            ),
+            _libc.name_to_handle_at(_AT_FDCWD, os.fsencode(path), buffer, libc.byref(mount_id), 0),
             path,
         )
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             return b""
         raise
-    length, _ = _HANDLE.unpack_from(buffer.raw)
-    return buffer.raw[4 : _HANDLE.size + length]
+    length, _ = _HANDLE.unpack_from(buffer)
+    return bytes(buffer)[4 : _HANDLE.size + length]
 
 
 def exists(path: str) -> bool:
@@ -371,6 +370,6 @@ def is_mount_root(path: str) -> bool:
 
 def fs_magic(path: str) -> int:
     """The f_type of statfs(2), for instance OVERLAYFS_SUPER_MAGIC."""
-    buffer = (ctypes.c_ulong * 32)()
+    buffer = (libc.Ulong * 32)()
     _checked(_libc.statfs(os.fsencode(path), buffer), path)
     return int(buffer[0])
