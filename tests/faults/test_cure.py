@@ -121,7 +121,7 @@ def test_the_watcher_is_killed_and_starts_again(
     rounds.begin()
     steps = rounds.steps()
     rounds.check()
-    for number in range(1, len(steps) + 1) if soak else of_the_cure(steps):
+    for number in range(1, len(steps) + 1) if soak else of_the_cure(steps)[::3]:
         rounds.release()
         rounds.begin()
         with tally.injected(WATCHER):
