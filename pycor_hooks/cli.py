@@ -30,6 +30,8 @@ COMMANDS = {
     "status": "status",
     "remount": "remount",
     "impact": "impact",
+    "stale": "stale",
+    "restart": "restart",
     "diff": "diff",
     "doctor": "doctor",
     "watch": "watch",

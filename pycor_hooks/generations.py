@@ -128,6 +128,25 @@ def _histories(base: Base, generation: int | None) -> list[Iterator[Change]] | N
     return [_changes(path) for path in paths]
 
 
+def history(base: Base) -> Iterator[tuple[int, float, Iterator[Change]]]:
+    """The updates of a base that are kept, the oldest first.
+
+    Yields:
+        The generation that each began, when that was (seconds since the epoch), and what changed.
+
+    Raises:
+        BadState: a file is damaged.
+    """
+    what = Instance(*base)
+    directory = _directory(what)
+    identity = instance.identity_now(what.rootfs())
+    now = None if identity is None else instance.generation_of(what.daemon, what.key, identity)
+    for generation in range(1, (now or 0) + 1)[-ledger.HISTORY :]:
+        path = f"{directory}/changes.{generation}"
+        with contextlib.suppress(FileNotFoundError):
+            yield generation, os.stat(path).st_mtime, _changes(path)
+
+
 def remove(daemon: str) -> bool:
     """Remove what is kept of the bases of a daemon, and nothing else; whether there was any."""
     home = os.path.dirname(instance.state_of(daemon, ""))

@@ -58,6 +58,11 @@ class Column(NamedTuple):
     style: Callable[[Mapping[str, object]], str] = lambda _row: ""
 
 
+def text(key: str) -> Callable[[Mapping[str, object]], str]:
+    """The cell that shows a field of the row; "-" for null."""
+    return lambda row: "-" if row[key] is None else str(row[key])
+
+
 def write(
     rows: Sequence[Mapping[str, object]],
     *,

@@ -129,13 +129,24 @@ def used(pid: int) -> Iterator[Used]:
             yield one
 
 
-def _mapped(pid: int) -> Iterator[Used]:
-    """The lines of proc_pid_maps(5) that name a file."""
+def code(pid: int) -> Iterator[Used]:
+    """What a process executes: its executable, and what it has mapped to be executed."""
+    seen = set()
+    for one in (*_linked(pid, ("exe",), mapped=True), *_mapped(pid, executable=True)):
+        if (one.path, one.ino) not in seen:  # their devices may differ, see Used
+            seen.add((one.path, one.ino))
+            yield one
+
+
+def _mapped(pid: int, *, executable: bool = False) -> Iterator[Used]:
+    """The lines of proc_pid_maps(5) that name a file, or those of them that may be executed."""
     try:
         with open(f"/proc/{pid}/maps", "rb") as lines:
             for line in lines:
                 fields = line.rstrip(b"\n").split(None, 5)
-                if len(fields) == 6 and fields[5].startswith(b"/"):  # noqa: PLR2004
+                if len(fields) < 6 or (executable and b"x" not in fields[1]):  # noqa: PLR2004
+                    continue
+                if fields[5].startswith(b"/"):
                     major, minor = (int(number, 16) for number in fields[3].split(b":"))
                     path = fields[5].replace(rb"\012", b"\n")
                     yield _used(path, os.makedev(major, minor), int(fields[4]), mapped=True)

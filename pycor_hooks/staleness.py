@@ -73,6 +73,16 @@ class Reason(Enum):
         "a process has the container's own file open, and it would stand in the way of the base's",
         "restart what has it open, and try again; or stop {name} first",
     )
+    REPORTED = (
+        "reported",
+        "the container is to be told of it only (user.pycor.after-update=report)",
+        "run pycor-hooks remount {name}; or restart {name}",
+    )
+    PENDING = (
+        "pending",
+        "the container has not been converged with the last update of its base",
+        "start pycor-hooks watch, or run pycor-hooks remount {name}",
+    )
     REPLACED = (
         "replaced",
         "the whole tree of the base was replaced or re-owned, and the container holds the old one",

@@ -102,12 +102,11 @@ def _row(one: Record, seen: Seen) -> Row:
     base = plan.Base(one.daemon, one.base_project, one.base_name)
     now = seen.bases[base]
     gone = one.directory in seen.gone
-    same_project = one.base_project == one.project
     return {
         "daemon": one.daemon,
         "project": one.project,
         "name": one.name,
-        "base": one.base_name if same_project else f"{one.base_project}/{one.base_name}",
+        "base": base_label(one),
         "base_state": _base_state(now),
         "state": state_of(one, mounted=one.merged in seen.mounts, gone=gone, base=now),
         "pid": one.init or None,
@@ -115,8 +114,8 @@ def _row(one: Record, seen: Seen) -> Row:
         "lowerdirs": list(one.lowerdirs),
         "upperdir": one.upperdir,
         "upper_bytes": None,
-        "started_at": _time(one.started_at),
-        "refreshed_at": _time(one.refreshed_at),
+        "started_at": moment(one.started_at),
+        "refreshed_at": moment(one.refreshed_at),
         "generation": seen.generations[base],
         "converged": one.converged,
     }
@@ -144,6 +143,12 @@ def _unrecorded(one: Record, seen: Seen) -> Row:
     return known | {"state": state, "upperdir": one.upperdir or None, "refreshed_at": None}
 
 
-def _time(seconds: float) -> str:
+def base_label(one: Record) -> str:
+    """The base of a container: NAME in the container's own project, else PROJECT/NAME."""
+    same = one.base_project == one.project
+    return one.base_name if same else f"{one.base_project}/{one.base_name}"
+
+
+def moment(seconds: float) -> str:
     """ISO 8601 in UTC, to the second."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

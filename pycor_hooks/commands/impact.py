@@ -19,7 +19,7 @@ from pycor_hooks.plan import Base, by_base, label
 from pycor_hooks.sockets import find_daemons
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pycor_hooks.impact import Row
     from pycor_hooks.record import Record
@@ -108,26 +108,22 @@ def _list(value: object) -> list[str]:
     return value if isinstance(value, list) else []
 
 
-def _text(key: str) -> Callable[[Mapping[str, object]], str]:
-    return lambda row: "-" if row[key] is None else str(row[key])
-
-
 def _count(key: str) -> Column:
     return Column(key.upper(), lambda row: str(row[key] or "-"), right=True)
 
 
 PACKAGES = [
-    Column("BASE", _text("base")),
+    Column("BASE", output.text("base")),
     Column("PACKAGE", lambda row: str(row["package"] or OF_NONE)),
-    Column("VERSION", _text("version")),
-    Column("NEW VERSION", _text("new_version")),
+    Column("VERSION", output.text("version")),
+    Column("NEW VERSION", output.text("new_version")),
     *map(_count, manifest.KINDS),
 ]
 USERS = [
     Column("INSTANCE", lambda row: label(str(row["project"]), str(row["instance"]))),
-    Column("UNIT", _text("unit")),
-    Column("PID", _text("pid"), right=True),
-    Column("COMMAND", _text("command")),
+    Column("UNIT", output.text("unit")),
+    Column("PID", output.text("pid"), right=True),
+    Column("COMMAND", output.text("command")),
     Column("FILES", lambda row: str(len(_list(row["files"]))), right=True),
     Column("OF", lambda row: ", ".join(_list(row["packages"]))),
 ]

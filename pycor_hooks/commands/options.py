@@ -18,6 +18,7 @@ from pycor_hooks.sockets import find_daemons, named_directories
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from pycor_hooks.record import Record
     from pycor_hooks.sockets import Daemon
 
 T = TypeVar("T")
@@ -116,6 +117,20 @@ def pick(names: Sequence[str], found: Iterable[tuple[tuple[str, str], T]]) -> li
     if unknown:
         raise NotLive(names=", ".join(unknown))
     return [one for key, one in known if key in wanted]
+
+
+def choose(records: list[Record], names: Sequence[str], base: str | None) -> list[Record]:
+    """Those that were named, and those on a base that was.
+
+    Raises:
+        NotLive: one of the names, or the base, is not among them.
+    """
+    chosen = pick(names, (((one.project, one.name), one) for one in records))
+    if base:
+        bases = (((one.base_project, one.base_name), one) for one in records)
+        known = {one.directory for one in chosen}
+        chosen += [one for one in pick([base], bases) if one.directory not in known]
+    return chosen
 
 
 def named(directories: Sequence[str]) -> list[str] | None:

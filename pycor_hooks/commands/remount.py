@@ -74,19 +74,10 @@ def remount_command(
     for finding in recovery.recover(daemons):
         click.echo(f"pycor-hooks: {printable(f'{finding.name}: {finding.text}')}", err=True)
     records = registry.records(daemons)
-    chosen = records if everything else _choose(records, names, base)
+    chosen = records if everything else options.choose(records, names, base)
     rows = [row for of, group in by_base(chosen).items() for row in refresh(of, group)]
     output.write(rows, style=style, keys=KEYS, columns=COLUMNS)
     return int(any(row["result"] != REFRESHED for row in rows))
-
-
-def _choose(records: list[Record], names: tuple[str, ...], base: str | None) -> list[Record]:
-    chosen = options.pick(names, (((one.project, one.name), one) for one in records))
-    if base:
-        bases = (((one.base_project, one.base_name), one) for one in records)
-        known = {one.directory for one in chosen}
-        chosen += [one for one in options.pick([base], bases) if one.directory not in known]
-    return chosen
 
 
 def refresh(base: Base, records: list[Record]) -> list[dict[str, object]]:

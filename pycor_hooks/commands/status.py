@@ -18,7 +18,7 @@ from pycor_hooks.output import Column
 from pycor_hooks.plan import label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pycor_hooks.record import Record
 
@@ -96,10 +96,10 @@ def _columns(rows: Sequence[Mapping[str, object]], *, size: bool) -> list[Column
     now = time.time()
     columns = [
         Column("NAME", lambda row: label(*_key(row))),
-        Column("BASE", _text("base")),
-        Column("BASE IS", _text("base_state")),
-        Column("STATE", _text("state"), style=_state_style),
-        Column("PID", _text("pid"), right=True),
+        Column("BASE", output.text("base")),
+        Column("BASE IS", output.text("base_state")),
+        Column("STATE", output.text("state"), style=_state_style),
+        Column("PID", output.text("pid"), right=True),
         Column("UP", lambda row: age(row["started_at"], now), right=True),
         Column("REFRESHED", lambda row: age(row["refreshed_at"], now), right=True),
         Column("GENERATION", _generation, right=True),
@@ -107,17 +107,13 @@ def _columns(rows: Sequence[Mapping[str, object]], *, size: bool) -> list[Column
     if size:
         columns.insert(5, Column("SIZE", lambda row: amount(row["upper_bytes"]), right=True))
     if len({row["daemon"] for row in rows}) > 1:
-        columns.insert(0, Column("DAEMON", _text("daemon")))
+        columns.insert(0, Column("DAEMON", output.text("daemon")))
     return columns
-
-
-def _text(key: str) -> Callable[[Mapping[str, object]], str]:
-    return lambda row: "-" if row[key] is None else str(row[key])
 
 
 def _generation(row: Mapping[str, object]) -> str:
     """The generation that the container has converged to, and the base's where it is another."""
-    base, own = (_text(key)(row) for key in ("generation", "converged"))
+    base, own = (output.text(key)(row) for key in ("generation", "converged"))
     return base if own == base else f"{own} of {base}"
 
 

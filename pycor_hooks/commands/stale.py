@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`pycor-hooks stale`."""
+
+from __future__ import annotations
+
+import time
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import click
+
+from pycor_hooks import output, registry, stalerows
+from pycor_hooks.commands import options
+from pycor_hooks.commands.status import age
+from pycor_hooks.errors import PycorError, printable
+from pycor_hooks.output import Column
+from pycor_hooks.plan import by_base, label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from pycor_hooks.record import Record
+    from pycor_hooks.stalerows import Row
+
+
+@click.command("stale")
+@options.containers
+@click.option("--base", metavar="[PROJECT/]NAME", help="All containers on this base.")
+@click.option("--paths", is_flag=True, help="In the table, a line for every file.")
+@options.list_format
+@options.daemons
+@options.debug
+def stale_command(
+    names: tuple[str, ...],
+    base: str | None,
+    style: str,
+    directories: tuple[str, ...],
+    *,
+    paths: bool,
+) -> int:
+    """Show who still runs code that an update has replaced or deleted.
+
+    A row for each unit of a container, or process without one, that does, as needrestart in the
+    container would name it; and for each path that could not be cured, with the reason.
+    JSON, CSV and YAML have the same keys for both: "reason" is null for the first kind, and
+    "unit", "pid" and "command" are for the second. "files" is a list always, "since" when the
+    update came that did it, and "generation" its number, both null where the container has done
+    it by itself. It works with the daemon down.
+    Exit status 0 if nothing is stale, 1 if something is, or cannot be looked at.
+
+    \b
+    Examples:
+      pycor-hooks stale
+      pycor-hooks stale web1 staging/web2 --paths
+      pycor-hooks stale --base debian --format json | jq -r '.[].unit | values' | sort | uniq -c
+    """  # noqa: D301 - click wants the character
+    options.need_root("stale")
+    records = registry.records(options.looked_at(directories))
+    if names or base:
+        records = options.choose(records, names, base)
+    rows, failed = look(records)
+    if style == "table":
+        shown = _by_file(rows) if paths else _by_reason(rows)
+        output.write(list(shown), style=style, keys=(), columns=_columns(rows, paths=paths))
+    else:
+        output.write(rows, style=style, keys=stalerows.KEYS, columns=())
+    return int(failed or bool(rows))
+
+
+def look(records: Iterable[Record]) -> tuple[list[Row], bool]:
+    """The rows of some containers, and whether one base could not be looked at, as was said."""
+    rows: list[Row] = []
+    failed = False
+    for base, on_it in sorted(by_base(records).items()):
+        try:
+            rows += stalerows.rows(stalerows.look(base, on_it))
+        except (OSError, ValueError, PycorError) as error:
+            failed = True
+            click.echo(f"pycor-hooks: {base}: {printable(str(error))}", err=True)
+    return rows, failed
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print the table."""
+    output.write(
+        list(_by_reason(rows)), style="table", keys=(), columns=_columns(rows, paths=False)
+    )
+
+
+def _by_file(rows: Iterable[Row]) -> Iterator[Row]:
+    for row in rows:
+        for path in _files(row):
+            yield row | {"files": [path]}
+
+
+def _by_reason(rows: Iterable[Row]) -> Iterator[Row]:
+    """One row for all the paths of a container that have one reason."""
+
+    def kind(row: Row) -> tuple[object, ...]:
+        keys = ("daemon", "project", "instance", "reason")
+        return (*(row[key] for key in keys), row["reason"] or (row["unit"], row["pid"]))
+
+    for _, group in groupby(rows, key=kind):
+        same = list(group)
+        yield same[0] | {"files": [path for row in same for path in _files(row)]}
+
+
+def _columns(rows: Iterable[Row], *, paths: bool) -> list[Column]:
+    now = time.time()
+    if paths:
+        files = Column("FILE", lambda row: _files(row)[0])
+    else:
+        files = Column("FILES", lambda row: str(len(_files(row))), right=True)
+    columns = [
+        Column("INSTANCE", lambda row: label(str(row["project"]), str(row["instance"]))),
+        Column("UNIT", output.text("unit")),
+        Column("PID", output.text("pid"), right=True),
+        Column("COMMAND", output.text("command")),
+        files,
+        Column("SINCE", lambda row: age(row["since"], now), right=True),
+        Column("GENERATION", output.text("generation"), right=True),
+        Column("REASON", lambda row: str(row["reason"] or ""), style=lambda _row: "bold red"),
+        Column("WHAT TO DO", lambda row: str(row["remedy"])),
+    ]
+    if len({row["daemon"] for row in rows}) > 1:
+        columns.insert(0, Column("DAEMON", output.text("daemon")))
+    return columns
+
+
+def _files(row: Mapping[str, object]) -> list[str]:
+    files = row["files"]
+    return files if isinstance(files, list) else []

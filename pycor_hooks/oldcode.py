@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which processes of containers run code that was replaced or deleted, seen from the host.
+
+What counts is what needrestart counts inside a container: the executable, and files mapped to be
+executed; not what is merely open. Beside it what needrestart cannot see: code that no cure has
+let go of yet, so that a lookup in the container still gives the old file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from pycor_hooks import instance, procs, stale, staleness
+from pycor_hooks.hiding import Hiding, Upper
+from pycor_hooks.instance import Instance
+from pycor_hooks.stale import Uncured
+from pycor_hooks.staleness import Reason
+from pycor_hooks.trees import Trees
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pycor_hooks.plan import Base
+    from pycor_hooks.record import Record
+
+# What is mapped and deleted by design: blacklist_mappings of needrestart 3.6.
+_NO_FILES = re.compile(
+    r"/(SYSV[0-9a-f]{8}|drm(\s|$)|dev/)"  # System V shared memory, devices, /dev/shm
+    r"|/memfd:|/\[aio\]"
+    r"|(.*/)?(orcexec\.\w+|#\d+|jna\d+\.tmp)$"  # compiled while it runs; no name at all
+    r"|(/var)?/(tmp|run)/"
+)
+# Programs that are no daemons, or wait for the very update: blacklist of needrestart 3.6.
+_NO_DAEMONS = re.compile(
+    r"(/usr/bin/sudo|/sbin/(dhclient|dhcpcd5|pump|udhcpc)|/usr/bin/apt-get)(\.dpkg-new)?$"
+)
+
+
+class Runner(NamedTuple):
+    """A process that runs old code.
+
+    `unit` is None where it has none. `gone`: files that are replaced or deleted for every lookup
+    in the container; `held`: those that a lookup still gives. Both by path from the container's
+    root, with the inode of what it runs.
+    """
+
+    pid: int
+    unit: str | None
+    command: str
+    gone: dict[str, int]
+    held: dict[str, int]
+
+
+class Found(NamedTuple):
+    """What is stale in one container: who runs old code, and which paths could not be cured."""
+
+    record: Record
+    runners: Sequence[Runner]
+    uncured: Sequence[Uncured]
+
+
+def look(base: Base, records: Iterable[Record]) -> list[Found]:
+    """Look at the containers on one base; what is not there any more is left out.
+
+    Args:
+        base: while it runs, what changes in it is not stale yet.
+        records: of the live overlays on it.
+
+    Raises:
+        ValueError: the file beside a record is not one of ours.
+        OSError: a tree cannot be read.
+    """
+    what = Instance(*base)
+    tree = instance.identity_now(what.rootfs())
+    generation = instance.generation_of(what.daemon, what.key, tree) if tree else None
+    settled = not what.running()
+    by_init = {
+        record.init: record
+        for record in records
+        if instance.process_alive(record.init, record.init_start)
+    }
+    found = []
+    for init, pids in procs.of_containers(by_init).items():
+        record = by_init[init]
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if record.lower_identity == tree:
+                uncured = _uncured(record, generation)
+                runners = _runners(record, pids, uncured, settled=settled)
+            else:
+                uncured = [Uncured("/", Reason.REPLACED)]
+                runners = _old(pids, lambda _path, _inode: False)
+            found.append(Found(record, runners, uncured))
+    return found
+
+
+def _uncured(record: Record, generation: int | None) -> Sequence[Uncured]:
+    known = stale.read(record)
+    if known is not None:
+        return known.paths
+    if generation is not None and record.converged != generation:
+        return [Uncured("/", Reason.PENDING)]
+    return []
+
+
+def _runners(
+    record: Record, pids: Iterable[int], uncured: Iterable[Uncured], *, settled: bool
+) -> list[Runner]:
+    """Who runs old code; where the base is not settled, no more of it is known than is noted."""
+    if settled:
+        with Trees(record) as trees:
+            return _old(pids, _Held(trees).is_old)
+    noted = {one.path for one in uncured}
+    return _old(pids, lambda path, _inode: path in noted)
+
+
+def _old(pids: Iterable[int], is_old: Callable[[str, int], bool]) -> list[Runner]:
+    """The processes that run old code.
+
+    Args:
+        pids: to look at.
+        is_old: whether a file that is not deleted is an old one, by path and inode.
+    """
+    found = []
+    for runner in map(_runner, pids):
+        held = {path: inode for path, inode in runner.held.items() if is_old(path, inode)}
+        if runner.gone or held:
+            found.append(runner._replace(held=held))
+    return found
+
+
+def _runner(pid: int) -> Runner:
+    """A process, with all its code, be it old or not."""
+    gone: dict[str, int] = {}
+    held: dict[str, int] = {}
+    for number, used in enumerate(procs.code(pid)):
+        if number == 0 and _NO_DAEMONS.match(used.path):
+            break
+        if not _NO_FILES.match(used.path):
+            (gone if used.deleted else held)[used.path] = used.ino
+    return Runner(pid, procs.unit(pid), procs.command(pid), gone, held)
+
+
+class _Held:
+    """Tells whether a lookup in one container gives an old file; each is asked for once."""
+
+    def __init__(self, trees: Trees) -> None:
+        self._trees = trees
+        self._hiding = Hiding(trees.upper)
+        self._known: dict[tuple[str, int], bool] = {}
+
+    def is_old(self, path: str, inode: int) -> bool:
+        """Whether the container still finds this file, and the base has another one, or none.
+
+        A process in namespaces of its own may mean another tree by the path: that file is not
+        what the lookup gives.
+        """
+        known = self._known.get((path, inode))
+        if known is None:
+            known = self._known[path, inode] = self._is_old(path.lstrip("/"), inode)
+        return known
+
+    def _is_old(self, path: str, inode: int) -> bool:
+        merged = self._trees.merged.lstat(path)
+        if merged is None or merged.st_ino != inode:
+            return False
+        base = staleness.file_of(self._trees.base.lstat(path))
+        same = staleness.agree(base, staleness.file_of(merged))
+        return not same and self._hiding.of(path) is Upper.ABSENT
