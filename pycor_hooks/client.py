@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from pycor_hooks.sockets import Daemon
 
+SUCCESS = 200
+"""The status of an operation that has ended well (doc/rest-api.md of LXD)."""
 CLIENTS = {"lxd": "lxc", "incus": "incus"}
 
 
@@ -148,13 +150,35 @@ class Connection:
         """DELETE."""
         return self._change("delete", *path)
 
+    def begin(self, *path: str, json: Any) -> tuple[str, Any]:
+        """POST what begins an operation; its id, and what the daemon says of it."""
+        with self._answers("change", *path):
+            body = self._node(*path).post(json=json).json()
+            return _operation(body), body["metadata"]["metadata"]
+
+    def end(self, operation: str, timeout: int) -> Any:
+        """What came of an operation, which has some seconds to end.
+
+        Raises:
+            DaemonRefused: it failed.
+            TimeoutError: it has not ended.
+        """
+        path = ("operations", operation)
+        with self._answers("wait for", *path):
+            params = {"timeout": str(timeout)}
+            done = self._node(*path, "wait").get(params=params).json()["metadata"]
+        if done["err"]:
+            raise DaemonRefused(**self._said("wait for", path, done["err"]))
+        if done["status_code"] != SUCCESS:
+            raise TimeoutError
+        return done["metadata"]
+
     def _change(self, verb: str, *path: str, **arguments: Any) -> Any:
         with self._answers("change", *path):
             body = getattr(self._node(*path), verb)(**arguments).json()
             if body.get("type") != "async":
                 return body.get("metadata")
-            operation = urlsplit(body["operation"]).path.rpartition("/")[2]
-            done = self._node("operations", operation, "wait").get().json()["metadata"]
+            done = self._node("operations", _operation(body), "wait").get().json()["metadata"]
         if done["err"]:
             raise DaemonRefused(**self._said("change", path, done["err"]))
         return done["metadata"]
@@ -181,6 +205,11 @@ class Connection:
             raise Unreachable(
                 kind=self.daemon.kind, directory=self.daemon.directory, reason=error
             ) from error
+
+
+def _operation(body: dict[str, Any]) -> str:
+    """The id of the operation that an answer speaks of."""
+    return urlsplit(body["operation"]).path.rpartition("/")[2]
 
 
 def _knock(daemon: Daemon) -> None:

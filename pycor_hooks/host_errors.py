@@ -72,6 +72,18 @@ class DaemonRefused(PycorError):
     template = "{directory} refused to {action}: {reason}"
 
 
+class ExecFailed(PycorError):
+    """A command in a container did not come to its end."""
+
+    template = "{words} in {name}: {reason}"
+
+
+class Stopped(PycorError):
+    """A roll-out ended before its end."""
+
+    template = "stopped, as something went wrong{left}"
+
+
 class NotThere(DaemonRefused):
     """A daemon has no such thing."""
 

@@ -142,6 +142,11 @@ def _runner(pid: int) -> Runner:
     return Runner(pid, procs.unit(pid), procs.command(pid), gone, held)
 
 
+def is_deleted(pid: int) -> bool:
+    """Whether a process runs code whose name is gone."""
+    return bool(_runner(pid).gone)
+
+
 class _Held:
     """Tells whether a lookup in one container gives an old file; each is asked for once."""
 

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`pycor-hooks restart`."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from pycor_hooks import output, registry, rollout
+from pycor_hooks.commands import options, stale
+from pycor_hooks.errors import printable
+from pycor_hooks.host_errors import Stopped
+from pycor_hooks.plan import label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pycor_hooks.record import Record
+    from pycor_hooks.rollout import Outcome
+
+
+@click.command("restart")
+@options.containers
+@click.option("--base", metavar="[PROJECT/]NAME", help="All containers on this base.")
+@click.option("--dry-run", "dry", is_flag=True, help="Only say what would be done.")
+@click.option(
+    "--serial",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Containers at a time.",
+)
+@options.daemons
+@options.debug
+def restart_command(
+    names: tuple[str, ...],
+    base: str | None,
+    serial: int,
+    directories: tuple[str, ...],
+    *,
+    dry: bool,
+) -> int:
+    """Restart the units that still run replaced or deleted code, as `stale` shows them.
+
+    systemd itself is made to execute itself anew. What cannot be restarted blindly (dbus, logind,
+    getty, sessions, what has no unit, a container without systemd) is named, and comes to the new
+    code when the container is restarted. One container after the other, or --serial at a time;
+    when a unit of one fails that did not before, no further one is begun.
+    In the end it shows what is stale still. Exit status 0 if nothing is.
+
+    \b
+    Examples:
+      pycor-hooks restart --dry-run
+      pycor-hooks restart web1
+      pycor-hooks restart --base debian --serial 4
+    """  # noqa: D301 - click wants the character
+    options.need_root("restart")
+    records = registry.records(options.looked_at(directories))
+    if names or base:
+        records = options.choose(records, names, base)
+    rows, failed = stale.look(records)
+    wanted = {(row["daemon"], row["project"], row["instance"]) for row in rows if row["pid"]}
+    todo = [one for one in records if (one.daemon, one.project, one.name) in wanted]
+    outcomes = rollout.roll_out(todo, serial, partial(rollout.renew, dry=dry))
+    begun = list(_shown(outcomes, len(todo)))
+    left = [one for one in todo if one.directory not in {each.record.directory for each in begun}]
+    if not dry and begun:
+        rows, failed = stale.look(records)
+    stale.show(rows)
+    if any(outcome.trouble for outcome in begun):
+        raise Stopped(left=_names(left))
+    return int(failed or bool(rows))
+
+
+def _names(records: Sequence[Record]) -> str:
+    names = ", ".join(label(one.project, one.name) for one in records)
+    return f"; not begun: {names}" if names else ""
+
+
+def _shown(outcomes: Iterable[Outcome], total: int) -> Iterator[Outcome]:
+    """Tell each outcome as it comes: below a bar on a terminal, as plain lines elsewhere."""
+    if not sys.stdout.isatty():
+        for outcome in outcomes:
+            _tell(outcome)
+            yield outcome
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress  # noqa: PLC0415 - see output
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task("containers", total=total)
+        for outcome in outcomes:
+            _tell(outcome)
+            progress.advance(task)
+            yield outcome
+
+
+def _tell(outcome: Outcome) -> None:
+    output.tell(outcome.said)
+    if outcome.trouble:
+        name = label(outcome.record.project, outcome.record.name)
+        click.echo(printable(f"pycor-hooks: {name}: {outcome.trouble}"), err=True)
