@@ -2,7 +2,7 @@
 """The few questions that the watcher asks a daemon's API, without blocking its event loop.
 
 The commands use pylxd; the watcher does not load it (11 MB), and asks only when a base was
-renamed or deleted.
+renamed or deleted, or has changed under a container.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 TIMEOUT = 10.0
 MAX_ANSWER = 8 * 1024 * 1024  # bytes; a profile has about 1,000
+NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What it takes to read an answer that is not shaped as the API says."""
 
 
 async def get(daemon: Daemon, path: str) -> Any:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from pycor_hooks.sockets import Daemon
 
-SUCCESS = 200
-"""The status of an operation that has ended well (doc/rest-api.md of LXD)."""
+RUNNING = 103
+"""The status of an operation that has not ended (doc/rest-api.md of LXD)."""
 CLIENTS = {"lxd": "lxc", "incus": "incus"}
 
 
@@ -156,22 +156,19 @@ class Connection:
             body = self._node(*path).post(json=json).json()
             return _operation(body), body["metadata"]["metadata"]
 
-    def end(self, operation: str, timeout: int) -> Any:
-        """What came of an operation, which has some seconds to end.
+    def end(self, operation: str, timeout: int) -> tuple[Any, str]:
+        """What came of an operation, which has some seconds to end, and why it failed if it did.
 
         Raises:
-            DaemonRefused: it failed.
             TimeoutError: it has not ended.
         """
         path = ("operations", operation)
         with self._answers("wait for", *path):
             params = {"timeout": str(timeout)}
             done = self._node(*path, "wait").get(params=params).json()["metadata"]
-        if done["err"]:
-            raise DaemonRefused(**self._said("wait for", path, done["err"]))
-        if done["status_code"] != SUCCESS:
+        if done["status_code"] == RUNNING:
             raise TimeoutError
-        return done["metadata"]
+        return done["metadata"], done["err"]
 
     def _change(self, verb: str, *path: str, **arguments: Any) -> Any:
         with self._answers("change", *path):
@@ -207,9 +204,9 @@ class Connection:
             ) from error
 
 
-def _operation(body: dict[str, Any]) -> str:
+def _operation(body: Any) -> str:
     """The id of the operation that an answer speaks of."""
-    return urlsplit(body["operation"]).path.rpartition("/")[2]
+    return urlsplit(str(body["operation"])).path.rpartition("/")[2]
 
 
 def _knock(daemon: Daemon) -> None:

@@ -64,7 +64,9 @@ class Result(NamedTuple):
     frozen: list[float]
 
 
-def converge(found: Record, generation: int | None, touched: Touched) -> Result | None:
+def converge(
+    found: Record, generation: int | None, touched: Touched, *, cure: bool = True
+) -> Result | None:
     """Let a container see its base as it is now, and record it where nothing stale is left.
 
     Args:
@@ -74,6 +76,7 @@ def converge(found: Record, generation: int | None, touched: Touched) -> Result 
         touched: gives, for the generation that the container has converged to, the paths that
             the base has changed since, and what is there now; a directory comes before what is
             in it.
+        cure: False to find only what is stale, and report it.
 
     Returns:
         None where there is nothing to say: that start of the container is over, or the base
@@ -94,7 +97,8 @@ def converge(found: Record, generation: int | None, touched: Touched) -> Result 
             result = Result(0, {"": Reason.REPLACED}, [])
         else:
             with Trees(now) as trees:
-                result = _Convergence(now, trees, base).run(touched(now.converged))
+                cures = _Convergence(now, trees, base)
+                result = cures.run(touched(now.converged), cure=cure)
             if base.running():
                 return None
         stale.write(
@@ -140,7 +144,7 @@ class _Convergence:
         self._reasons: dict[str, Reason] = {}
         self._frozen: list[float] = []
 
-    def run(self, touched: Iterable[tuple[str, File | None]]) -> Result:
+    def run(self, touched: Iterable[tuple[str, File | None]], *, cure: bool) -> Result:
         found = search(self._trees, touched)
         if self._base.running():
             return Result(0, self._reasons, self._frozen)
@@ -149,7 +153,12 @@ class _Convergence:
             overlay.refresh(self._record.merged)
             found = search(self._trees, found.paths)
         self._reasons |= found.reasons
-        steps = [*self._with_parents(found.steps), *obsolete(self._trees, self._parents)]
+        gone = obsolete(self._trees, self._parents)
+        if not cure:
+            self._trees.forget()
+            self._give_up((step.path for step in (*found.steps, *gone)), Reason.REPORTED)
+            return Result(0, self._reasons, [])
+        steps = [*self._with_parents(found.steps), *gone]
         outdated = mirror.outdated(self._trees, self._parents)
         self._trees.forget()
         if steps or outdated:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from websockets.asyncio.client import ClientConnection, unix_connect
 from websockets.exceptions import ConnectionClosedOK, WebSocketException
 
-from pycor_hooks.host_errors import DaemonRefused, ExecFailed
+from pycor_hooks.host_errors import ExecFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,26 +66,26 @@ def run(connection: Connection, name: str, words: Sequence[str], *, timeout: flo
     urls = {stream: url + secret for stream, secret in begun["fds"].items()}
     try:
         output, errors = asyncio.run(_converse(connection.daemon.socket, urls, timeout))
-        status = connection.end(operation, round(timeout))["return"]
-    except DaemonRefused as error:
-        raise failed(error.reason) from error
+        ended, problem = connection.end(operation, round(timeout))
     except TimeoutError as error:
         raise failed(f"it has not ended within {timeout:.0f} s") from error
     except (OSError, WebSocketException, _TooMuchError) as error:
         raise failed(error) from error
-    return Done(int(status), output, errors)
+    if problem:
+        raise failed(problem)
+    return Done(int(ended["return"]), output, errors)
 
 
 class _TooMuchError(Exception):
     """More came than anybody wants to read."""
 
 
-async def _converse(path: str, urls: Mapping[str, str], timeout: float) -> tuple[str, str]:
+async def _converse(path: str, urls: Mapping[str, str], limit: float) -> tuple[str, str]:
     """Give it no input, and take its output; it is killed where that does not end well."""
     async with contextlib.AsyncExitStack() as stack:
         streams: dict[str, ClientConnection] = {}
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(limit):
                 for stream in (_CONTROL, _INPUT, _OUTPUT, _ERRORS):
                     connecting = unix_connect(
                         path, urls[stream], ping_interval=None, compression=None, close_timeout=1

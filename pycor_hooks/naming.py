@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What it takes to read an answer that is not shaped as the API says.
-_NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-
 
 class LostNames:
     """What is said of names that are gone, until an instance has them again.
@@ -56,7 +53,7 @@ class LostNames:
 async def _name_profiles(base: Base, daemon: Daemon, why: str) -> None:
     try:
         named = profiles_naming(base, await api.profiles(daemon))
-    except (*_NO_ANSWER, OSError) as error:
+    except (*api.NO_ANSWER, OSError) as error:
         text = f"cannot tell which profiles name it: {error}"
     else:
         text = f"correct raw.lxc of the profiles that name it: {', '.join(named) or 'none'}"

@@ -14,12 +14,12 @@ MANAGER = "init.scope"
 """The unit in which systemd itself runs (systemd.special(7))."""
 
 # Services that take sessions or the network along, and such as were started for once:
-# override_rc of needrestart 3.6.
+# override_rc of needrestart 3.6, and the gettys of containers.
 _NOT_BLINDLY = re.compile(
     r"dbus|gdm|kdm|nodm|sddm|wdm|xdm|lightdm|slim|lxdm"
     r"|bird|network|NetworkManager|ModemManager|wpa_supplicant|openvpn|quagga|frr|tinc"
     r"|(open|free|libre|strong)swan|bluetooth"
-    r"|(serial-)?getty@.+\.service|user@\d+\.service"
+    r"|(serial-|container-)?getty@.+\.service|console-getty\.service|user@\d+\.service"
     r"|zfs-fuse|mythtv-backend|xendomains|lxcfs|libvirt|virtlogd|virtlockd|docker"
     r"|(emergency|rescue|apt-daily|apt-daily-upgrade|unattended-upgrades|rc-local)\.service$"
     r"|elogind|cron-.*\.service$|systemd-logind"

@@ -13,6 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pycor_hooks import generations
+from pycor_hooks.afterupdate import Choices, Policy, Restarts
 from pycor_hooks.converge import converge
 from pycor_hooks.convergence import History, describe
 from pycor_hooks.errors import PycorError, StillHeld
@@ -56,6 +57,8 @@ class Upkeep:
         self._curing = asyncio.Semaphore(os.cpu_count() or 1)
         self._told: dict[Base, dict[str, str]] = {}
         self._delays: dict[Base, float] = {}
+        self._choices: dict[Base, Choices] = {}
+        self._restarts = Restarts(group)
 
     def want(self, base: Base) -> None:
         """Have a base seen to soon; it was stopped a moment ago."""
@@ -65,7 +68,8 @@ class Upkeep:
 
     async def done(self) -> int:
         """Wait for what is under way; how often something could not be done."""
-        return sum([await task for task in list(self._working.values())])
+        failures = sum([await task for task in list(self._working.values())])
+        return failures + await self._restarts.done()
 
     async def _settle(self, base: Base) -> int:
         failures = 0
@@ -112,24 +116,24 @@ class Upkeep:
         self._told[base] = {each.directory: told.get(each.directory, "") for each in overlays}
         again: list[Record] = []
         history = History(base)
+        choices = self._choices.setdefault(base, Choices())
+        choices.begin(overlays)
 
-        def one(found: Record) -> Result | None:
-            return _converge_there(found, generation, history.since)
+        async def one(found: Record) -> Result | None:
+            return await self._converge_as_chosen(found, generation, history, choices)
 
         done = await asyncio.gather(*(self._converge(found, one, again) for found in overlays))
+        self._restarts.begin()
         self._later(base) if again else self._delays.pop(base, None)
         return sum(done)
 
     async def _converge(
-        self, found: Record, how: Callable[[Record], Result | None], again: list[Record]
+        self, found: Record, how: Callable[[Record], Awaitable[Result | None]], again: list[Record]
     ) -> int:
-        """Converge one container, or put it among those to be tried again; 1 where that failed.
-
-        A container's own choice of what to do after an update belongs here.
-        """
+        """Converge one container, or put it among those to be tried again; 1 where that failed."""
         try:
             async with self._curing:
-                result = await asyncio.to_thread(how, found)
+                result = await how(found)
         except StillHeld as error:
             log.debug("%s: not converged now: %s", _name(found), error)
             again.append(found)
@@ -141,6 +145,22 @@ class Upkeep:
                 self._report(found, result)
                 again += [found] if _WORTH_A_RETRY & set(result.reasons.values()) else []
         return 0
+
+    async def _converge_as_chosen(
+        self, found: Record, generation: int | None, history: History, choices: Choices
+    ) -> Result | None:
+        """Converge one container, and do what it has chosen where the base has changed for it."""
+        policy = Policy.CURE
+        if generation is not None and found.converged != generation:
+            policy = await choices.of(found)
+        cure = policy is not Policy.REPORT
+        result = await asyncio.to_thread(
+            _converge_there, found, generation, history.since, cure=cure
+        )
+        whole = result and not _WORTH_A_RETRY & set(result.reasons.values())
+        if policy is Policy.RESTART and whole and choices.is_first(found, generation or 0):
+            self._restarts.want(found)
+        return result
 
     def _later(self, base: Base) -> None:
         """See to a base again: soon, then less and less often."""
@@ -176,10 +196,12 @@ def _update(base: Base, where: bool) -> Update | None:  # noqa: FBT001 - by asyn
         return generations.update(base)
 
 
-def _converge_there(found: Record, generation: int | None, touched: Touched) -> Result | None:
+def _converge_there(
+    found: Record, generation: int | None, touched: Touched, *, cure: bool
+) -> Result | None:
     """As :func:`pycor_hooks.converge.converge`, wherever the volumes are."""
     with shown(found.daemon, apart=bool(found.namespace)):
-        return converge(found, generation, touched)
+        return converge(found, generation, touched, cure=cure)
 
 
 def _name(found: Record) -> str:

@@ -14,12 +14,13 @@ from pycor_hooks.commands import options, stale
 from pycor_hooks.errors import printable
 from pycor_hooks.host_errors import Stopped
 from pycor_hooks.plan import label
+from pycor_hooks.renewal import renew
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pycor_hooks.record import Record
-    from pycor_hooks.rollout import Outcome
+    from pycor_hooks.renewal import Outcome
 
 
 @click.command("restart")
@@ -65,7 +66,7 @@ def restart_command(
     rows, failed = stale.look(records)
     wanted = {(row["daemon"], row["project"], row["instance"]) for row in rows if row["pid"]}
     todo = [one for one in records if (one.daemon, one.project, one.name) in wanted]
-    outcomes = rollout.roll_out(todo, serial, partial(rollout.renew, dry=dry))
+    outcomes = rollout.roll_out(todo, serial, partial(renew, dry=dry))
     begun = list(_shown(outcomes, len(todo)))
     left = [one for one in todo if one.directory not in {each.record.directory for each in begun}]
     if not dry and begun:

@@ -229,7 +229,7 @@ def test_completed_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands, options and live containers are completed."""
     record_overlay()
     record_overlay(name="web2", project="shop")
-    assert complete("st", 1, monkeypatch) == ["status"]
+    assert complete("st", 1, monkeypatch) == ["status", "stale"]
     assert complete("status --fo", 2, monkeypatch) == ["--format"]
     assert complete("remount ", 2, monkeypatch) == ["shop/web2", "web1"]
     assert complete("remount sh", 2, monkeypatch) == ["shop/web2"]

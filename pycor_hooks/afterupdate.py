@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a container has chosen to happen after an update of its base: ``user.pycor.after-update``.
+
+``cure`` where nothing is set; ``restart``: its stale units are restarted as well; ``report``:
+nothing is cured, what is stale is named. The watcher asks the daemon, when there is an update that
+a container has not seen yet, and restarts by another process, which may load what it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from pycor_hooks import api
+from pycor_hooks.errors import printable
+from pycor_hooks.logs import about_overlay
+from pycor_hooks.plan import label
+from pycor_hooks.sockets import find_daemons, is_listening
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pycor_hooks.record import Record
+
+log = logging.getLogger(__name__)
+
+KEY = "user.pycor.after-update"
+ASK = 3.0
+"""Seconds that a daemon has for an answer; the containers of a base wait for that once."""
+EACH = 300.0
+"""Seconds that the restart of one container may take; it has narrower limits of its own."""
+MAX_LINE = 1024 * 1024  # bytes that the other process says of a container
+
+
+class Policy(Enum):
+    """The values of the key."""
+
+    CURE = "cure"
+    RESTART = "restart"
+    REPORT = "report"
+
+
+class Choices:
+    """What the containers on one base have chosen, as it was when they were last asked about."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+        self._restarted: dict[str, tuple[int, int]] = {}
+        self._silent = False
+
+    async def of(self, found: Record) -> Policy:
+        """Ask the daemon what a container has chosen.
+
+        Where it does not answer, it is what it said last, and is not asked about the others
+        either; a value that is none is said once.
+        """
+        before = value = self._known.get(found.directory, Policy.CURE.value)
+        if not self._silent:
+            try:
+                async with asyncio.timeout(ASK):
+                    value = await _ask(found)
+            except (*api.NO_ANSWER, OSError) as error:
+                self._silent = isinstance(error, OSError)
+                log.debug("%s: %s cannot be asked for: %s", _name(found), KEY, error)
+        self._known[found.directory] = value
+        try:
+            return Policy(value)
+        except ValueError:
+            if value != before:
+                log.warning(
+                    "%s: %s is %s, which is none of cure, restart and report: taken as cure",
+                    _name(found),
+                    KEY,
+                    printable(value),
+                    extra=about_overlay(found),
+                )
+            return Policy.CURE
+
+    def is_first(self, found: Record, generation: int) -> bool:
+        """Whether a start of a container is to be restarted for a generation for the first time.
+
+        What remains stale then would remain so.
+        """
+        mark = (found.monitor_start, generation)
+        before, self._restarted[found.directory] = self._restarted.get(found.directory), mark
+        return mark != before
+
+    def begin(self, overlays: Iterable[Record]) -> None:
+        """Begin a round: forget all containers but these, and ask a daemon that was silent."""
+        self._silent = False
+        kept = {found.directory for found in overlays}
+        self._known = {path: it for path, it in self._known.items() if path in kept}
+        self._restarted = {path: it for path, it in self._restarted.items() if path in kept}
+
+
+async def _ask(found: Record) -> str:
+    (daemon,) = find_daemons([found.daemon])
+    if not await asyncio.to_thread(is_listening, daemon):
+        raise ConnectionRefusedError("its daemon is not running")
+    path = f"/1.0/instances/{quote(found.name, safe='')}?project={quote(found.project, safe='')}"
+    instance = await api.get(daemon, path)
+    return str(instance["expanded_config"].get(KEY, Policy.CURE.value))
+
+
+class Restarts:
+    """The restarts under way: one roll-out at a time.
+
+    Args:
+        group: where they run.
+    """
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._wanted: dict[str, Record] = {}
+        self._working: asyncio.Task[int] | None = None
+
+    def want(self, found: Record) -> None:
+        """Have the stale units of a container restarted, with those wanted until it begins."""
+        self._wanted[found.directory] = found
+
+    def begin(self) -> None:
+        """Begin with what is wanted, unless that is being done."""
+        if self._wanted and self._working is None:
+            self._working = self._group.create_task(self._work())
+
+    async def done(self) -> int:
+        """Wait for what is under way; how often something could not be done."""
+        return await self._working if self._working else 0
+
+    async def _work(self) -> int:
+        failures = 0
+        while self._wanted:
+            records, self._wanted = self._wanted, {}
+            try:
+                async with asyncio.timeout(EACH * len(records)):
+                    failures += await _roll_out(records)
+            except (OSError, ValueError) as error:
+                failures += 1
+                log.error("units cannot be restarted: %s", error)  # noqa: TRY400 - no bug
+        self._working = None
+        return failures
+
+
+async def _roll_out(records: dict[str, Record]) -> int:
+    """Run the other process, and log what it says; the number of containers in trouble."""
+    command = (sys.executable, "-P", "-m", "pycor_hooks.rollout")
+    process = await asyncio.create_subprocess_exec(
+        *command, *records, stdout=asyncio.subprocess.PIPE, limit=MAX_LINE
+    )
+    failures = 0
+    try:
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        async for line in process.stdout:
+            failures += _log(records, json.loads(line))
+        if status := await process.wait():
+            raise ChildProcessError(f"{' '.join(command)}: exit status {status}")
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    return failures
+
+
+def _log(records: dict[str, Record], told: dict[str, Any]) -> int:
+    """Log what became of one container; 1 where it is in trouble."""
+    found = records[told["directory"]]
+    extra = about_overlay(found)
+    for text in told["done"]:
+        log.info("%s", text, extra=extra)
+    for text in told["left"]:
+        log.warning("%s", text, extra=extra)
+    if told["trouble"]:
+        log.error("%s: %s", _name(found), printable(told["trouble"]), extra=extra)
+    return int(bool(told["trouble"]))
+
+
+def _name(found: Record) -> str:
+    return label(found.project, found.name)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bring one running container to the new code: restart what is stale, and look how it goes."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from pycor_hooks import execution, oldcode, procs, restarting, unitstates
+from pycor_hooks.client import Connection
+from pycor_hooks.errors import PycorError
+from pycor_hooks.host_errors import ExecFailed
+from pycor_hooks.instance import client_of
+from pycor_hooks.output import Note
+from pycor_hooks.plan import Base, label
+from pycor_hooks.sockets import find_daemons
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pycor_hooks.execution import Done
+    from pycor_hooks.record import Record
+    from pycor_hooks.restarting import Plan
+    from pycor_hooks.unitstates import State
+
+ASK = 20.0
+"""Seconds that systemd has for an answer."""
+RESTART = 180.0
+"""Seconds that units have to stop and start; systemd gives each 90 for either, as it comes."""
+REEXEC = 20.0
+"""Seconds that systemd has to execute itself."""
+SETTLE = 1.5
+"""Seconds in which a unit that was restarted well may show that it was not."""
+TRIES = 3
+"""Times that the states are asked for: LXD may lose what a short command has written."""
+
+
+class Outcome(NamedTuple):
+    """What became of one container: `said`, for people; `trouble`, "" where there is none."""
+
+    record: Record
+    said: list[str]
+    trouble: str
+
+
+def renew(record: Record, *, dry: bool = False) -> Outcome:
+    """Bring one container to the new code.
+
+    Args:
+        record: of its overlay.
+        dry: only say what would be done.
+    """
+    name = label(record.project, record.name)
+    base = Base(record.daemon, record.base_project, record.base_name)
+    said: list[str] = []
+    try:
+        for plan in map(restarting.plan, oldcode.look(base, [record])):
+            said += [f"would {what}" for what in _doings(plan)] if dry else []
+            said += _left(record, plan if dry else _Renewal(record).run(plan, said))
+    except (OSError, ValueError, PycorError) as error:
+        return Outcome(record, [_with(name, line) for line in said], str(error))
+    return Outcome(record, [_with(name, line) for line in said], "")
+
+
+def _with(name: str, line: str) -> str:
+    text = f"{name}: {line}"
+    return Note(text) if isinstance(line, Note) else text
+
+
+def _doings(plan: Plan) -> Iterator[str]:
+    if plan.reexec:
+        yield "have systemd execute itself anew"
+    if plan.units:
+        yield f"restart {', '.join(plan.units)}"
+
+
+def _left(record: Record, plan: Plan) -> Iterator[Note]:
+    """What a restart of units does not do, with what does."""
+    name = label(record.project, record.name)
+    if plan.container:
+        project = "" if record.project == "default" else f" --project {record.project}"
+        command = f"{client_of(record.daemon)} restart {record.name}{project}"
+        who = ", ".join(plan.container)
+        if procs.unit(record.init) != restarting.MANAGER:
+            who = f"it has no systemd ({who})"
+        yield Note(f"needs a restart of the container: {who}: {command}")
+    if plan.held:
+        who = ", ".join(plan.held)
+        yield Note(f"would find the old code again: {who}: pycor-hooks remount {name}")
+
+
+class _Renewal:
+    """The restart of what is stale in one container."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def run(self, plan: Plan, said: list[str]) -> Plan:
+        """Do what is planned, and say it; what was planned, but for what systemd refuses.
+
+        Raises:
+            ExecFailed: something of it did not work, or the container is worse than before.
+            PycorError: its daemon does not answer, or refuses.
+        """
+        if not plan.units and not plan.reexec:
+            return plan
+        (daemon,) = find_daemons([self._record.daemon])
+        with Connection(daemon, self._record.project) as connection:
+            self._connection = connection
+            before = self._states()
+            refused = [unit for unit in plan.units if unit in before and before[unit].refuses_stop]
+            units = [unit for unit in plan.units if unit not in refused]
+            plan = plan._replace(units=units, container=sorted([*plan.container, *refused]))
+            if plan.reexec:
+                self._reexec()
+                said.append("systemd has executed itself anew")
+            if units:
+                self._restart(units, before)
+                said.append(f"restarted {', '.join(units)}")
+        return plan
+
+    def _run(self, *words: str, timeout: float = ASK) -> Done:
+        return execution.run(self._connection, self._record.name, words, timeout=timeout)
+
+    def _states(self) -> dict[str, State]:
+        for _ in range(TRIES):
+            done = self._run(*unitstates.COMMAND)
+            try:
+                return unitstates.parse(done.output)
+            except ValueError:
+                continue
+        reason = f"no states of units: {_complaint(done)}"
+        raise ExecFailed(words="systemctl show", name=self._record.name, reason=reason)
+
+    def _reexec(self) -> None:
+        done = self._run("systemctl", "daemon-reexec", timeout=REEXEC)
+        deadline = time.monotonic() + REEXEC
+        while oldcode.is_deleted(self._record.init):
+            if done.status or time.monotonic() > deadline:
+                reason = _complaint(done) or "it still runs its old code"
+                raise ExecFailed(
+                    words="systemctl daemon-reexec", name=self._record.name, reason=reason
+                )
+            time.sleep(0.1)
+
+    def _restart(self, units: Sequence[str], before: dict[str, State]) -> None:
+        done = self._run("systemctl", "restart", "--", *units, timeout=RESTART)
+        if not done.status:
+            time.sleep(SETTLE)
+        troubles = list(unitstates.troubles(before, self._states(), units))
+        if done.status and not troubles:
+            troubles = [_complaint(done)]
+        if troubles:
+            raise ExecFailed(
+                words="systemctl restart", name=self._record.name, reason="; ".join(troubles)
+            )
+
+
+def _complaint(done: Done) -> str:
+    """What a command complained of at first: what follows it of systemctl are hints."""
+    return next((line for line in done.errors.splitlines() if line.strip()), "")
