@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pycor_hooks import output, registry, rollout
+from pycor_hooks import output, rollout
 from pycor_hooks.commands import options, stale
 from pycor_hooks.errors import printable
 from pycor_hooks.host_errors import Stopped
@@ -60,9 +60,7 @@ def restart_command(
       pycor-hooks restart --base debian --serial 4
     """  # noqa: D301 - click wants the character
     options.need_root("restart")
-    records = registry.records(options.looked_at(directories))
-    if names or base:
-        records = options.choose(records, names, base)
+    records = stale.chosen(names, base, directories)
     rows, failed = stale.look(records)
     wanted = {(row["daemon"], row["project"], row["instance"]) for row in rows if row["pid"]}
     todo = [one for one in records if (one.daemon, one.project, one.name) in wanted]

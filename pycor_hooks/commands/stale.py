@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pycor_hooks import output, registry, stalerows
+from pycor_hooks import lost, output, registry, stalerows
 from pycor_hooks.commands import options
 from pycor_hooks.commands.status import age
 from pycor_hooks.errors import PycorError, printable
@@ -55,16 +55,20 @@ def stale_command(
       pycor-hooks stale --base debian --format json | jq -r '.[].unit | values' | sort | uniq -c
     """  # noqa: D301 - click wants the character
     options.need_root("stale")
-    records = registry.records(options.looked_at(directories))
-    if names or base:
-        records = options.choose(records, names, base)
-    rows, failed = look(records)
+    rows, failed = look(chosen(names, base, directories))
     if style == "table":
         shown = _by_file(rows) if paths else _by_reason(rows)
         output.write(list(shown), style=style, keys=(), columns=_columns(rows, paths=paths))
     else:
         output.write(rows, style=style, keys=stalerows.KEYS, columns=())
     return int(failed or bool(rows))
+
+
+def chosen(names: Sequence[str], base: str | None, directories: Sequence[str]) -> list[Record]:
+    """The containers that were named, all where none was; also those whose record is lost."""
+    daemons = options.looked_at(directories)
+    records = [*registry.records(daemons), *lost.records(daemons)]
+    return options.choose(records, names, base) if names or base else records
 
 
 def look(records: Iterable[Record]) -> tuple[list[Row], bool]:

@@ -25,7 +25,7 @@ MORE_MODULES = (
     *("doctor/bases", "doctor/containers", "doctor/explain", "doctor/insides", "doctor/leaks"),
     *("doctor/nextstart", "doctor/peek"),
     *("drop", "dpkg", "generations", "giveback", "impact", "layerdiff", "ledger", "locate"),
-    *("manifest", "masking", "procs", "regular"),
+    *("manifest", "masking", "oldcode", "procs", "regular", "stale", "stalerows"),
 )
 
 _VOLUME = "an instance's volume: the container sees upper, and a base its rootfs; nothing above"
@@ -40,6 +40,7 @@ HOSTS = {
     "one.where.volume()": _VOLUME,
     "record.directory_of(where.daemon, where.key)": _RECORD,
     "left.directory": _RECORD,
+    "record.directory": _RECORD,
     "layers.volume": "overlay/ in the volume, or its staged mount; upper itself is checked first",
     "own": "overlay/ in the volume, or the scratch tmpfs",
     "new": "overlay.new in the volume, made by us",
@@ -94,7 +95,7 @@ SITES = {
     ("record", "directory_of", "escape(daemon)"): "two names below RUN, neither with a slash",
     ("record", "unescape", "'/'"): "a directory for people",
     ("registry", "directories", "name"): "below RUN",
-    ("status", "_row", "one.base_project"): "a name for people",
+    ("status", "base_label", "one.base_project"): "a name for people",
     ("pools", "driver_of", "daemon"): "of a base's pool",
     ("bases", "_ask", "where.project"): "a name for the daemon",
     ("bases", "_unheld", "/{} belongs to {} {}"): "a path for people",
@@ -124,6 +125,7 @@ SITES = {
     ("masking", "_place", "/proc/self/fd/{}/{}"): _LAST_NAME,
     ("procs", "_linked", "/proc/{}/{}"): "exe, cwd or a descriptor, whose end is only looked at",
     ("procs", "_read", "/proc/{}/{}"): "cgroup or comm",
+    ("stalerows", "_updates", "/{}"): "a path for people, to compare with",
     ("peek", "_note", "path"): "for openat2(2), beneath the tree, and for people",
     ("instance", "state_of", "escape(daemon)"): "two names below STATE, neither with a slash",
     ("journal", "read", "CURE"): "text for an error",
