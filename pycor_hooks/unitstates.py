@@ -65,9 +65,9 @@ def troubles(
     for unit in sorted(after.keys() | restarted):
         old, new = before.get(unit, nothing), after.get(unit, nothing)
         broken = new.active == "failed" and old.active != "failed"
-        if unit in restarted:
-            again = new.restarts not in {"", "0", old.restarts}
-            broken = broken or again or (old.active in _WELL and new.active not in _WELL)
-        if broken:
-            words = [new.active, new.sub, *([new.result] if new.result != "success" else [])]
+        again = unit in restarted and new.restarts not in {"", "0", old.restarts}
+        down = unit in restarted and old.active in _WELL and new.active not in _WELL
+        if broken or again or down:
+            words = [new.active, new.sub, new.result if new.result != "success" else ""]
+            words += ["after it had ended"] if again else []
             yield f"{unit} is {', '.join(word for word in words if word)}"

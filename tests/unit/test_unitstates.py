@@ -58,7 +58,8 @@ def test_half_an_answer(text: str) -> None:
         ("a.service", RUNS._replace(active="activating"), RUNS._replace(active="activating"), []),
         ("a.service", RUNS, RUNS._replace(active="activating", sub="auto-restart"),
          ["a.service is activating, auto-restart"]),
-        ("a.service", RUNS, RUNS._replace(restarts="1"), ["a.service is active, running"]),
+        ("a.service", RUNS, RUNS._replace(restarts="1"),
+         ["a.service is active, running, after it had ended"]),
         ("a.service", RUNS._replace(restarts="3"), RUNS._replace(restarts="3"), []),
     ],
 )  # fmt: skip
