@@ -123,14 +123,14 @@ def _old(pids: Iterable[int], is_old: Callable[[str, int], bool]) -> list[Runner
         is_old: whether a file that is not deleted is an old one, by path and inode.
     """
     found = []
-    for runner in map(_runner, pids):
+    for runner in map(runner_of, pids):
         held = {path: inode for path, inode in runner.held.items() if is_old(path, inode)}
         if runner.gone or held:
             found.append(runner._replace(held=held))
     return found
 
 
-def _runner(pid: int) -> Runner:
+def runner_of(pid: int) -> Runner:
     """A process, with all its code, be it old or not."""
     gone: dict[str, int] = {}
     held: dict[str, int] = {}
@@ -144,7 +144,7 @@ def _runner(pid: int) -> Runner:
 
 def is_deleted(pid: int) -> bool:
     """Whether a process runs code whose name is gone."""
-    return bool(_runner(pid).gone)
+    return bool(runner_of(pid).gone)
 
 
 class _Held:

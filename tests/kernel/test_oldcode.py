@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who runs old code, told from real trees and real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pycor_hooks import generations, instance, oldcode, overlay, stale, stalerows
+from pycor_hooks.stale import Uncured
+from pycor_hooks.staleness import Reason
+from tests.kernel.test_generations import of
+from tests.kernel.test_impact import BUSYBOX, TOOL, holding, packaged, replace
+from tests.kernel.test_watcher import running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.liblxc import Container
+    from pycor_hooks.oldcode import Found
+    from pycor_hooks.plan import Base
+    from pycor_hooks.record import Record
+
+__all__ = ["of", "packaged"]
+
+pytestmark = pytest.mark.host_root
+
+CODE = f"/{BUSYBOX}"
+
+
+@contextlib.contextmanager
+def busybox(web: Container) -> Iterator[Record]:
+    """A record of the container, in which busybox runs with another file open."""
+    with holding(web, TOOL) as found:
+        found.init_start = instance.process_start(found.init)
+        yield found
+
+
+def look(base: Base, record: Record) -> Found:
+    """What is stale in the container."""
+    (found,) = oldcode.look(base, [record])
+    return found
+
+
+def test_code_that_the_base_replaced(packaged: str, of: Base, web: Container) -> None:
+    """Named with its inode, once the base has stopped, though its name is still there."""
+    generations.update(of)
+    web.start()
+    with busybox(web) as record:
+        record.converged = 1
+        assert look(of, record) == (record, [], [])
+        old = os.stat(f"{packaged}/{BUSYBOX}").st_ino
+        replace(packaged, BUSYBOX)
+        replace(packaged, TOOL)  # which is merely open
+        with running(of):
+            assert look(of, record).runners == []
+        (runner,) = look(of, record).runners
+        assert runner == (record.init, None, "busybox", {}, {CODE: old})
+        assert generations.update(of) is not None
+        (row, pending) = stalerows.rows(stalerows.look(of, [record]))
+        assert (row["files"], row["generation"]) == ([CODE], 2)
+        assert (pending["files"], pending["reason"]) == (["/"], "pending")
+    web.stop()
+
+
+def test_code_that_the_base_deleted(packaged: str, of: Base, web: Container) -> None:
+    """It is old as well."""
+    generations.update(of)
+    web.start()
+    with busybox(web) as record:
+        os.unlink(f"{packaged}/{BUSYBOX}")
+        (runner,) = look(of, record).runners
+        assert list(runner.held) == [CODE]
+    web.stop()
+
+
+def test_code_that_the_container_replaced(packaged: str, of: Base, web: Container) -> None:
+    """As apt in a container does it: old by the kernel's word, at any time, since no update."""
+    generations.update(of)
+    web.start()
+    with busybox(web) as record:
+        old = os.stat(f"{packaged}/{BUSYBOX}").st_ino
+        replace(web.merged, BUSYBOX)
+        for state in (contextlib.nullcontext(), running(of)):
+            with state:
+                (runner,) = look(of, record).runners
+                assert (runner.gone, runner.held) == ({CODE: old}, {})
+        assert oldcode.is_deleted(record.init)
+        (row,) = stalerows.rows(stalerows.look(of, [record]))
+        assert (row["generation"], row["since"]) == (None, None)
+    web.stop()
+
+
+def test_code_of_the_container_s_own(packaged: str, of: Base, web: Container) -> None:
+    """What upper has is not the base's to replace."""
+    generations.update(of)
+    web.start()
+    os.utime(f"{web.merged}/{BUSYBOX}")
+    with busybox(web) as record:
+        replace(packaged, BUSYBOX)
+        overlay.refresh(web.merged)
+        assert look(of, record).runners == []
+    web.stop()
+
+
+def test_what_is_noted_while_the_base_runs(packaged: str, of: Base, web: Container) -> None:
+    """Code of which a converge has said that it stays stale is old, whatever the base does now."""
+    generations.update(of)
+    web.start()
+    with busybox(web) as record:
+        replace(packaged, BUSYBOX)
+        stale.write(record, 2, [Uncured(CODE, Reason.REPORTED)])
+        with running(of):
+            found = look(of, record)
+        assert found.uncured == [Uncured(CODE, Reason.REPORTED)]
+        assert [list(runner.held) for runner in found.runners] == [[CODE]]
+    web.stop()
+
+
+def test_base_that_was_replaced(packaged: str, of: Base, web: Container) -> None:
+    """All of the container is old then, which is one path, and not a row for every process."""
+    generations.update(of)
+    web.start()
+    with busybox(web) as record:
+        shutil.move(packaged, f"{packaged}.old")
+        shutil.copytree(f"{packaged}.old", packaged, symlinks=True)
+        assert look(of, record) == (record, [], [Uncured("/", Reason.REPLACED)])
+    web.stop()
+
+
+@pytest.mark.usefixtures("packaged")
+def test_container_that_is_gone(of: Base, web: Container) -> None:
+    """Nothing is told of it, nor of a process that has the pid of its init now."""
+    web.start()
+    with busybox(web) as record:
+        record.init_start += 1
+        assert oldcode.look(of, [record]) == []
+    web.stop()
+
+
+@pytest.fixture
+def place() -> Iterator[str]:
+    """A directory on disk, of no temporary name."""
+    with tempfile.TemporaryDirectory(dir="/var/lib") as path:
+        yield path
+
+
+@contextlib.contextmanager
+def executed(descriptor: int) -> Iterator[None]:
+    """Have a file mapped to be executed; it is closed."""
+    os.ftruncate(descriptor, mmap.PAGESIZE)
+    with mmap.mmap(descriptor, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_EXEC):
+        os.close(descriptor)
+        yield
+
+
+def deleted(path: str) -> int:
+    """A descriptor of a file that has no name any more."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o700)
+    os.unlink(path)
+    return descriptor
+
+
+@pytest.mark.parametrize(
+    "name", ["library.so", "with space", "orcexec", "nested/tmp", "jna12.tmpl", "memfd:x"]
+)
+def test_deleted_code(place: str, name: str) -> None:
+    """A file that was mapped to be executed and then deleted is old code."""
+    path = f"{place}/{name}"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with executed(deleted(path)):
+        assert list(oldcode.runner_of(os.getpid()).gone) == [path]
+    assert not oldcode.is_deleted(os.getpid())
+
+
+@pytest.mark.parametrize("name", ["orcexec.AbC1", "#1234", "jna12.tmp"])
+def test_compiled_while_it_runs(place: str, name: str) -> None:
+    """What some runtimes write, map and delete is no code that an update replaced."""
+    with executed(deleted(f"{place}/{name}")):
+        assert not oldcode.is_deleted(os.getpid())
+
+
+@pytest.mark.parametrize("directory", ["/tmp", "/var/tmp", "/run", "/dev/shm"])
+def test_temporary_files(directory: str) -> None:
+    """Nor is what lies in a place for what passes."""
+    try:
+        with executed(deleted(f"{directory}/pycor-{os.getpid()}")):
+            assert not oldcode.is_deleted(os.getpid())
+    except PermissionError:
+        pytest.skip(f"nothing may be executed from {directory}")
+
+
+def test_memory_without_a_file() -> None:
+    """Nor is memory that only looks like a file: memfd, and what is shared by a fork."""
+    with (
+        executed(os.memfd_create("runc")),
+        mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_EXEC),
+    ):
+        assert not oldcode.is_deleted(os.getpid())
+
+
+def test_deleted_data(place: str) -> None:
+    """A deleted log that is open, or data that is mapped, is no code."""
+    descriptor = deleted(f"{place}/log")
+    os.ftruncate(descriptor, mmap.PAGESIZE)
+    with mmap.mmap(descriptor, mmap.PAGESIZE, prot=mmap.PROT_READ):
+        assert not oldcode.is_deleted(os.getpid())
+    os.close(descriptor)
