@@ -162,10 +162,12 @@ class Connection:
         Raises:
             TimeoutError: it has not ended.
         """
-        path = ("operations", operation)
-        with self._answers("wait for", *path):
-            params = {"timeout": str(timeout)}
-            done = self._node(*path, "wait").get(params=params).json()["metadata"]
+        path = ("operations", operation, "wait")
+        with self._answers("show", *path):
+            try:
+                done = self._node(*path).get(params={"timeout": str(timeout)}).json()["metadata"]
+            except LXDAPIException as error:  # so Incus tells of one that failed
+                return None, str(error)
         if done["status_code"] == RUNNING:
             raise TimeoutError
         return done["metadata"], done["err"]

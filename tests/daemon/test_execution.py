@@ -27,7 +27,7 @@ def run(overlays: Overlays, *words: str, timeout: float = 10, name: str = "web1"
 
 
 def test_execution(overlays: Overlays) -> None:
-    """Status and output arrive, words as they are; what is endless ends, and its process with it."""
+    """Status and output arrive, words as they are; what is endless ends, and is killed."""
     web1 = overlays.launch("web1")
     web1.wait_listening()
     assert run(overlays, "sh", "-c", "echo out; echo bad >&2; exit 7") == Done(7, "out\n", "bad\n")
@@ -35,7 +35,7 @@ def test_execution(overlays: Overlays) -> None:
     assert run(overlays, "printf", "<%s>", *words).output == "<$(reboot); echo><*><--><a\nb>"
     assert run(overlays, "printf", r"\377\033").output == "\\xff\x1b"
     assert len(run(overlays, "seq", "100000").output) == 588895
-    with pytest.raises(ExecFailed, match="nosuch -x in web1: .*not found"):
+    with pytest.raises(ExecFailed, match=r"nosuch -x in web1: .*not found"):
         run(overlays, "nosuch", "-x", "y")
     with pytest.raises(ExecFailed, match="yes in web1: it wrote more than 1048576 bytes"):
         run(overlays, "yes")
@@ -48,7 +48,7 @@ def test_execution(overlays: Overlays) -> None:
         what="both are killed",
     )
     web1.stop(force=True)
-    with pytest.raises(DaemonRefused, match="refused to change instances/web1/exec: .*running"):
+    with pytest.raises(DaemonRefused, match=r"refused to change instances/web1/exec: .*running"):
         run(overlays, "true")
     with pytest.raises(DaemonRefused):
         run(overlays, "true", name="nobody")
