@@ -173,9 +173,9 @@ def _log(records: dict[str, Record], told: dict[str, Any]) -> int:
     found = records[told["directory"]]
     extra = about_overlay(found)
     for text in told["done"]:
-        log.info("%s", text, extra=extra)
+        log.info("%s", printable(text), extra=extra)
     for text in told["left"]:
-        log.warning("%s", text, extra=extra)
+        log.warning("%s", printable(text), extra=extra)
     if told["trouble"]:
         log.error("%s: %s", _name(found), printable(told["trouble"]), extra=extra)
     return int(bool(told["trouble"]))

@@ -96,7 +96,7 @@ class _Renewal:
         self._record = record
 
     def run(self, plan: Plan, said: list[str]) -> Plan:
-        """Do what is planned, and say it; what was planned, but for what systemd refuses.
+        """Do what is planned, and say it; the plan as it is then: systemd may refuse some.
 
         Raises:
             ExecFailed: something of it did not work, or the container is worse than before.
@@ -108,9 +108,9 @@ class _Renewal:
         with Connection(daemon, self._record.project) as connection:
             self._connection = connection
             before = self._states()
-            refused = [unit for unit in plan.units if unit in before and before[unit].refuses_stop]
-            units = [unit for unit in plan.units if unit not in refused]
-            plan = plan._replace(units=units, container=sorted([*plan.container, *refused]))
+            units = [unit for unit in plan.units if _may_restart(before.get(unit))]
+            refused = set(plan.units) - set(units)
+            plan = plan._replace(units=units, container=sorted({*plan.container, *refused}))
             if plan.reexec:
                 self._reexec()
                 said.append("systemd has executed itself anew")
@@ -154,6 +154,11 @@ class _Renewal:
             raise ExecFailed(
                 words="systemctl restart", name=self._record.name, reason="; ".join(troubles)
             )
+
+
+def _may_restart(state: State | None) -> bool:
+    """Whether systemd would; it does not know what is only a cgroup that is called like a unit."""
+    return state is not None and not state.refuses_stop
 
 
 def _complaint(done: Done) -> str:

@@ -37,6 +37,15 @@ SYSTEM = (
     *("/usr/lib/systemd/systemd-logind", "/usr/bin/sleep"),
 )
 NOT_BLINDLY = {"dbus.service", "systemd-logind.service"}
+HOSTILE = "-x$(reboot)\x1b[2J.service"
+_IN_CGROUP = """
+sleep 1001 >/dev/null 2>&1 </dev/null &
+for top in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
+    test -d "$top/system.slice" || continue
+    mkdir "$top/system.slice/$0"
+    echo $! >"$top/system.slice/$0/cgroup.procs"
+done
+"""
 FRAIL = """\
 [Service]
 ExecStart=/bin/sh -c "test ! -e /etc/broken || exit 3; exec sleep 1000"
@@ -95,6 +104,7 @@ def test_stale_and_restart(debian_overlays: Overlays, watcher: Watcher) -> None:
             for name, *words in [("auto", "-c", f"{KEY}=restart"), ("web1",), ("web2",)]
         ]
         auto, web1, web2 = (each.result() for each in making)
+    web2.exec("sh", "-ec", _IN_CGROUP, HOSTILE)
     wait_converged(overlays, auto, web1, web2)
     assert rows(overlays) == []
     with stopped(base):
@@ -126,14 +136,16 @@ def test_stale_and_restart(debian_overlays: Overlays, watcher: Watcher) -> None:
     assert notes.splitlines()[-1].endswith("; not begun: web2")
     assert "web2: restarted" not in said
     assert units(overlays, web1) == NOT_BLINDLY
-    assert units(overlays, web2) == expected
+    assert units(overlays, web2) == {*expected, HOSTILE}
+    assert "\x1b" not in overlays.pycor_hooks("stale", check=False).stdout
 
     before = web2.pid
     status, said, notes = restart(overlays, "--base", base.name, "--serial", "2")
     assert status == 1
     assert "web2: systemd has executed itself anew\nweb2: restarted frail.service, " in said
-    assert "web2: needs a restart of the container: dbus.service, systemd-logind" in notes
-    assert units(overlays, web2) == with_deleted(web2) == NOT_BLINDLY
+    escaped = HOSTILE.replace("\x1b", "\\x1b")
+    assert f"web2: needs a restart of the container: {escaped}, dbus.service, " in notes
+    assert units(overlays, web2) == with_deleted(web2) == {*NOT_BLINDLY, HOSTILE}
     assert web2.pid == before
     web2.restart()
     web2.wait_booted()

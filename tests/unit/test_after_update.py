@@ -177,8 +177,8 @@ def test_what_the_process_says(
     found = recorded()
     told = {
         "directory": found.directory,
-        "done": ["web1: restarted nginx.service"],
-        "left": ["web1: needs a restart"],
+        "done": ["web1: restarted \x1bnginx.service"],
+        "left": ["web1: needs\na restart"],
         "trouble": "it \x1b broke",
     }
     program = tmp_path / "program"
@@ -189,8 +189,8 @@ def test_what_the_process_says(
         assert restarted(found) == 1
     rows = [row for row in caplog.records if row.name == afterupdate.__name__]
     assert [(row.levelno, row.getMessage()) for row in rows] == [
-        (logging.INFO, "web1: restarted nginx.service"),
-        (logging.WARNING, "web1: needs a restart"),
+        (logging.INFO, "web1: restarted \\x1bnginx.service"),
+        (logging.WARNING, "web1: needs\\na restart"),
         (logging.ERROR, "web1: it \\x1b broke"),
     ]
     assert all(("INSTANCE", "web1") in row.__dict__["journal_fields"] for row in rows)
