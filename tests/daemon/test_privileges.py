@@ -16,6 +16,7 @@ from lab import live
 from lab.wait import until
 from lab.watcher import Watcher
 from pycor_hooks import share
+from pycor_hooks.afterupdate import KEY
 from pycor_hooks.systemd import UNIT
 from tests.daemon.converging import hold, replace, stopped, wait_converged
 from tests.daemon.test_update import SEEN_AFTER_S, of, publish, seen
@@ -150,22 +151,25 @@ def text_of(path: str) -> str:
 @pytest.mark.once
 @pytest.mark.updates_base
 def test_what_the_filter_lets_through(overlays: Overlays, tmp_path: Path) -> None:
-    """A watcher that looks, walks, cures and mirrors makes no call that the unit forbids."""
+    """A watcher that looks, walks, cures, mirrors and restarts makes no call that is forbidden."""
     for program in ("strace", "systemd-analyze"):
         if not shutil.which(program):
             pytest.skip(f"no {program} here")
     trace = str(tmp_path / "trace")
-    web1 = overlays.launch("web1")
+    web1 = overlays.launch("web1", "-c", f"{KEY}=restart")
     with Watcher(overlays.daemon, prefix=["strace", "-D", "-f", "-q", "-o", trace]) as watching:
         update_what_is_held(overlays, [web1])
         update_what_is_held(overlays, [web1], mode="2751", owner="7:8")
         wait_converged(overlays, web1)
         assert watching.log().count("1 paths cured") == 2
+        with stopped(overlays.base):
+            replace(overlays.base, "/usr/bin/busybox")
+        watching.wait_log("web1: needs a restart of the container: ", timeout_s=30)
         watching.end()
         ended = f"{watching.pid} +++ exited with 0 +++"
         until(lambda: ended in " ".join(text_of(trace).split()), what="strace has seen all of it")
     calls = set(re.findall(r"^\d+ +(\w+)\(", text_of(trace), re.MULTILINE))
-    assert {"openat2", "unlinkat", "fchown", "mount"} <= calls
+    assert {"openat2", "unlinkat", "fchown", "mount", "execve"} <= calls
     assert calls - allowed() == set()
 
 
