@@ -12,11 +12,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pycor_hooks import generations, instance, oldcode, overlay, stale, stalerows
+from pycor_hooks import (
+    generations,
+    instance,
+    oldcode,
+    overlay,
+    procs,
+    record,
+    stale,
+    stalerows,
+)
 from pycor_hooks.stale import Uncured
 from pycor_hooks.staleness import Reason
 from tests.kernel.test_generations import of
 from tests.kernel.test_impact import BUSYBOX, TOOL, holding, packaged, replace
+from tests.kernel.test_procs import in_namespaces
 from tests.kernel.test_watcher import running
 
 if TYPE_CHECKING:
@@ -32,6 +42,10 @@ __all__ = ["of", "packaged"]
 pytestmark = pytest.mark.host_root
 
 CODE = f"/{BUSYBOX}"
+OTHER = f"""
+mount --bind "$0" "$0"; cd "$0"; mount --bind etc/other {BUSYBOX}; pivot_root . .
+/{BUSYBOX} umount -l .; exec /{BUSYBOX} sleep 1000
+"""
 
 
 @contextlib.contextmanager
@@ -42,9 +56,9 @@ def busybox(web: Container) -> Iterator[Record]:
         yield found
 
 
-def look(base: Base, record: Record) -> Found:
+def look(base: Base, of_it: Record) -> Found:
     """What is stale in the container."""
-    (found,) = oldcode.look(base, [record])
+    (found,) = oldcode.look(base, [of_it])
     return found
 
 
@@ -52,18 +66,18 @@ def test_code_that_the_base_replaced(packaged: str, of: Base, web: Container) ->
     """Named with its inode, once the base has stopped, though its name is still there."""
     generations.update(of)
     web.start()
-    with busybox(web) as record:
-        record.converged = 1
-        assert look(of, record) == (record, [], [])
+    with busybox(web) as found:
+        found.converged = 1
+        assert look(of, found) == (found, [], [])
         old = os.stat(f"{packaged}/{BUSYBOX}").st_ino
         replace(packaged, BUSYBOX)
         replace(packaged, TOOL)  # which is merely open
         with running(of):
-            assert look(of, record).runners == []
-        (runner,) = look(of, record).runners
-        assert runner == (record.init, None, "busybox", {}, {CODE: old})
+            assert look(of, found).runners == []
+        (runner,) = look(of, found).runners
+        assert runner == (found.init, None, "busybox", {}, {CODE: old})
         assert generations.update(of) is not None
-        (row, pending) = stalerows.rows(stalerows.look(of, [record]))
+        (row, pending) = stalerows.rows(stalerows.look(of, [found]))
         assert (row["files"], row["generation"]) == ([CODE], 2)
         assert (pending["files"], pending["reason"]) == (["/"], "pending")
     web.stop()
@@ -73,9 +87,9 @@ def test_code_that_the_base_deleted(packaged: str, of: Base, web: Container) -> 
     """It is old as well."""
     generations.update(of)
     web.start()
-    with busybox(web) as record:
+    with busybox(web) as found:
         os.unlink(f"{packaged}/{BUSYBOX}")
-        (runner,) = look(of, record).runners
+        (runner,) = look(of, found).runners
         assert list(runner.held) == [CODE]
     web.stop()
 
@@ -84,15 +98,15 @@ def test_code_that_the_container_replaced(packaged: str, of: Base, web: Containe
     """As apt in a container does it: old by the kernel's word, at any time, since no update."""
     generations.update(of)
     web.start()
-    with busybox(web) as record:
+    with busybox(web) as found:
         old = os.stat(f"{packaged}/{BUSYBOX}").st_ino
         replace(web.merged, BUSYBOX)
         for state in (contextlib.nullcontext(), running(of)):
             with state:
-                (runner,) = look(of, record).runners
+                (runner,) = look(of, found).runners
                 assert (runner.gone, runner.held) == ({CODE: old}, {})
-        assert oldcode.is_deleted(record.init)
-        (row,) = stalerows.rows(stalerows.look(of, [record]))
+        assert oldcode.is_deleted(found.init)
+        (row,) = stalerows.rows(stalerows.look(of, [found]))
         assert (row["generation"], row["since"]) == (None, None)
     web.stop()
 
@@ -101,11 +115,27 @@ def test_code_of_the_container_s_own(packaged: str, of: Base, web: Container) ->
     """What upper has is not the base's to replace."""
     generations.update(of)
     web.start()
-    os.utime(f"{web.merged}/{BUSYBOX}")
-    with busybox(web) as record:
+    shutil.copy(f"{web.merged}/{BUSYBOX}", f"{web.merged}/{BUSYBOX}.own")
+    os.rename(f"{web.merged}/{BUSYBOX}.own", f"{web.merged}/{BUSYBOX}")
+    with busybox(web) as found:
         replace(packaged, BUSYBOX)
         overlay.refresh(web.merged)
-        assert look(of, record).runners == []
+        assert look(of, found).runners == []
+    web.stop()
+
+
+def test_code_of_another_tree(packaged: str, of: Base, web: Container) -> None:
+    """Nor is what has the same path in a mount namespace of the process's own."""
+    generations.update(of)
+    web.start()
+    shutil.copy(f"{web.merged}/{BUSYBOX}", f"{web.merged}/etc/other")
+    words = ("unshare", "--mount", "sh", "-ec", OTHER, web.merged)
+    with in_namespaces(*words) as pids, open(f"{web.merged}/{BUSYBOX}", "rb"):
+        found = record.read(web.directory)
+        found.init, found.init_start = pids[0], instance.process_start(pids[0])
+        replace(packaged, BUSYBOX)
+        assert [used.path for used in procs.code(pids[0])][:1] == [CODE]
+        assert look(of, found).runners == []
     web.stop()
 
 
@@ -113,13 +143,13 @@ def test_what_is_noted_while_the_base_runs(packaged: str, of: Base, web: Contain
     """Code of which a converge has said that it stays stale is old, whatever the base does now."""
     generations.update(of)
     web.start()
-    with busybox(web) as record:
+    with busybox(web) as found:
         replace(packaged, BUSYBOX)
-        stale.write(record, 2, [Uncured(CODE, Reason.REPORTED)])
+        stale.write(found, 2, [Uncured(CODE, Reason.REPORTED)])
         with running(of):
-            found = look(of, record)
-        assert found.uncured == [Uncured(CODE, Reason.REPORTED)]
-        assert [list(runner.held) for runner in found.runners] == [[CODE]]
+            seen = look(of, found)
+        assert seen.uncured == [Uncured(CODE, Reason.REPORTED)]
+        assert [list(runner.held) for runner in seen.runners] == [[CODE]]
     web.stop()
 
 
@@ -127,10 +157,10 @@ def test_base_that_was_replaced(packaged: str, of: Base, web: Container) -> None
     """All of the container is old then, which is one path, and not a row for every process."""
     generations.update(of)
     web.start()
-    with busybox(web) as record:
+    with busybox(web) as found:
         shutil.move(packaged, f"{packaged}.old")
         shutil.copytree(f"{packaged}.old", packaged, symlinks=True)
-        assert look(of, record) == (record, [], [Uncured("/", Reason.REPLACED)])
+        assert look(of, found) == (found, [], [Uncured("/", Reason.REPLACED)])
     web.stop()
 
 
@@ -138,9 +168,9 @@ def test_base_that_was_replaced(packaged: str, of: Base, web: Container) -> None
 def test_container_that_is_gone(of: Base, web: Container) -> None:
     """Nothing is told of it, nor of a process that has the pid of its init now."""
     web.start()
-    with busybox(web) as record:
-        record.init_start += 1
-        assert oldcode.look(of, [record]) == []
+    with busybox(web) as found:
+        found.init_start += 1
+        assert oldcode.look(of, [found]) == []
     web.stop()
 
 
