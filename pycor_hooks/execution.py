@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from websockets.asyncio.client import ClientConnection, unix_connect
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from pycor_hooks.client import Connection
 
 MOST = 1024 * 1024  # bytes of output; systemctl has some 200 for a unit
-_KILL = json.dumps({"command": "signal", "signal": 9})
 _ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_COLORS": "0"}
 _INPUT, _OUTPUT, _ERRORS, _CONTROL = "0", "1", "2", "control"
 
@@ -81,25 +79,19 @@ class _TooMuchError(Exception):
 
 
 async def _converse(path: str, urls: Mapping[str, str], limit: float) -> tuple[str, str]:
-    """Give it no input, and take its output; it is killed where that does not end well."""
-    async with contextlib.AsyncExitStack() as stack:
+    """Give it no input, and take its output; when we hang up, the daemon kills it.
+
+    Seen on LXD 5.0.2 and Incus 6.0.4.
+    """
+    async with contextlib.AsyncExitStack() as stack, asyncio.timeout(limit):
         streams: dict[str, ClientConnection] = {}
-        try:
-            async with asyncio.timeout(limit):
-                for stream in (_CONTROL, _INPUT, _OUTPUT, _ERRORS):
-                    connecting = unix_connect(
-                        path, urls[stream], ping_interval=None, compression=None, close_timeout=1
-                    )
-                    streams[stream] = await stack.enter_async_context(connecting)
-                await streams[_INPUT].send("")  # that was all
-                output, errors = await asyncio.gather(
-                    _read(streams[_OUTPUT]), _read(streams[_ERRORS])
-                )
-        except BaseException:
-            if _CONTROL in streams:
-                with contextlib.suppress(WebSocketException, OSError):
-                    await streams[_CONTROL].send(_KILL)
-            raise
+        for stream in (_CONTROL, _INPUT, _OUTPUT, _ERRORS):
+            connecting = unix_connect(
+                path, urls[stream], ping_interval=None, compression=None, close_timeout=1
+            )
+            streams[stream] = await stack.enter_async_context(connecting)
+        await streams[_INPUT].send("")  # that was all
+        output, errors = await asyncio.gather(_read(streams[_OUTPUT]), _read(streams[_ERRORS]))
     return output, errors
 
 
