@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A Debian with systemd, made by mmdebstrap from the mirror that this machine uses.
+"""Debians with systemd, made by mmdebstrap from the mirror that this machine uses.
 
-Made once: the image is kept in build/images of the clone, under the digest of its recipe.
+Made once: each image is kept in build/images of the clone, under the digest of its recipe.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import tarfile
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from lab import images
+from lab import images, rebuilt
 
 if TYPE_CHECKING:
     from lab.world import World
@@ -42,14 +43,39 @@ CUSTOMIZE = (
 )
 
 
-def image(world: World | None = None) -> str:
-    """The path of the image, made now if it was not made before.
+class Recipe(NamedTuple):
+    """What an image is made from: packages, and shell lines with the root file system as $1."""
+
+    packages: tuple[str, ...]
+    customize: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Sixteen digits that are others when the image would be another."""
+        text = json.dumps([SUITE, *self, images.TEMPLATES])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+SYSTEM = Recipe(PACKAGES, CUSTOMIZE)
+
+
+def serving() -> Recipe:
+    """A system that serves, and the packages that it can be upgraded to, see lab.rebuilt."""
+    with open(rebuilt.__file__, "rb") as file:
+        version = hashlib.sha256(file.read()).hexdigest()
+    rebuild = f'"$PYTHON" -P -m lab.rebuilt "$1" # {version}'
+    services = ("needrestart", "nginx", "openssh-server")
+    return Recipe((*PACKAGES, *services), (rebuild, *CUSTOMIZE))
+
+
+def image(world: World | None = None, recipe: Recipe = SYSTEM) -> str:
+    """The path of an image, made now if it was not made before.
 
     Args:
         world: where we are, None on the host: the mirror is reached from outside.
+        recipe: what to make it from.
     """
-    recipe = json.dumps([SUITE, PACKAGES, CUSTOMIZE, images.TEMPLATES])
-    path = os.path.join(CACHE, f"debian-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.tar")
+    path = os.path.join(CACHE, f"debian-{recipe.digest}.tar")
     if not os.path.exists(path):
         os.makedirs(CACHE, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
@@ -57,7 +83,7 @@ def image(world: World | None = None) -> str:
                 os.path.join(scratch, "rootfs.tar"),
                 os.path.join(scratch, "image.tar"),
             )
-            _bootstrap(rootfs, scratch, world)
+            _bootstrap(recipe, rootfs, scratch, world)
             _wrap(rootfs, unfinished)
             os.rename(unfinished, path)
     return path
@@ -79,17 +105,18 @@ def mirror() -> str:
     raise OSError(f"apt knows no mirror of {SUITE}: add it to the apt sources, run apt-get update")
 
 
-def _bootstrap(path: str, scratch: str, world: World | None) -> None:
+def _bootstrap(recipe: Recipe, path: str, scratch: str, world: World | None) -> None:
     command = [
         # in namespaces, so that one that is interrupted takes its children and mounts along
         *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
-        *("env", f"TMPDIR={scratch}", "mmdebstrap"),
+        *("env", f"TMPDIR={scratch}", f"PYTHON={sys.executable}", f"PYTHONPATH={REPOSITORY}"),
+        "mmdebstrap",
         "--quiet",
         "--format=tar",
         "--variant=minbase",
         "--skip=cleanup/reproducible",  # keeps our machine-id
-        f"--include={','.join(PACKAGES)}",
-        *(f"--customize-hook={line}" for line in CUSTOMIZE),
+        f"--include={','.join(recipe.packages)}",
+        *(f"--customize-hook={line}" for line in recipe.customize),
         SUITE,
         path,
         mirror(),
