@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Containers that serve web pages, on a base that a distribution's packages upgrade.
+
+The base is a Debian with systemd, dbus, ssh and nginx, its packages are what lab.rebuilt has left
+in it. Each container has a page of its own; another one is the base's, and upgraded with nginx.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from lab import overlays, rebuilt
+from pycor_hooks import procs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.client import Instance
+    from lab.daemon import Daemon
+
+PAGES = ("/own.html", "/packaged.html")
+_IMAGE = "serving-image"
+_SET_UP = """
+echo "$0" >/var/www/html/own.html
+ln -s /usr/share/nginx/html/index.html /var/www/html/packaged.html
+"""
+# systemd holds the listening sockets while nginx restarts, and hands them over as an nginx does
+# to the one that replaces it (NGINX, in ngx_add_inherited_sockets()); such a one does not fork.
+_BY_SOCKET = """
+cat >/etc/systemd/system/nginx.socket <<END
+[Socket]
+ListenStream=0.0.0.0:80
+ListenStream=[::]:80
+BindIPv6Only=ipv6-only
+[Install]
+WantedBy=sockets.target
+END
+mkdir -p /etc/systemd/system/nginx.service.d
+cat >/etc/systemd/system/nginx.service.d/socket.conf <<END
+[Unit]
+Requires=nginx.socket
+After=nginx.socket
+[Service]
+Type=exec
+PIDFile=
+Environment=NGINX=3:4;
+ExecStart=
+ExecStart=/usr/sbin/nginx -g "daemon off;"
+ExecStop=
+KillSignal=SIGQUIT
+END
+systemctl daemon-reload
+systemctl stop nginx
+systemctl --quiet enable --now nginx.socket
+systemctl start nginx
+"""
+IN_PLACE = ("/etc/init.d/nginx", "upgrade")
+"""How the package's postinst brings a running nginx to its new code: a new one takes the sockets
+over, and the old one leaves when it has answered."""
+_UPGRADE = "apt-get -q -y -o Dpkg::Use-Pty=0 install"
+_QUIETLY = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1"}
+
+
+def make_base(daemon: Daemon, image: str, name: str) -> Instance:
+    """The base, stopped.
+
+    Args:
+        daemon: where it is made.
+        image: path of one made from the recipe :func:`lab.debian.serving`.
+        name: of the base.
+    """
+    daemon.client("image", "import", image, "--alias", _IMAGE)
+    return overlays.make_base(daemon.client, _IMAGE, name)
+
+
+def set_up(container: Instance, *, by_socket: bool) -> None:
+    """Have a booted container serve its pages.
+
+    Args:
+        container: on the base.
+        by_socket: whether nginx gets its sockets from systemd, and not as Debian has it.
+    """
+    script = _SET_UP + (_BY_SOCKET if by_socket else "")
+    container.exec("sh", "-ec", script, container.name)
+
+
+def upgrade(base: Instance) -> str:
+    """Install the packages in the running base; what apt has to say."""
+    settings = [f"{name}={value}" for name, value in _QUIETLY.items()]
+    command = f"{_UPGRADE} {rebuilt.PLACE}/*.deb"
+    return base.exec("env", *settings, "sh", "-ec", command)
+
+
+def packaged(base: Instance) -> list[str]:
+    """The files that are in the packages and in the base, by path from its root."""
+    found = set()
+    for package in glob.glob(f"{base.rootfs}{rebuilt.PLACE}/*.deb"):
+        name = os.path.basename(package).partition("_")[0]
+        for listing in glob.glob(f"{base.rootfs}/var/lib/dpkg/info/{name}*.list"):
+            with open(listing, encoding="utf-8") as lines:
+                found |= {line.rstrip("\n") for line in lines}
+    return sorted(path for path in found if _is_file(base.rootfs + path))
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except FileNotFoundError:  # dpkg-divert, or left out of a container by its systemd
+        return False
+
+
+def running(container: Instance) -> Iterator[tuple[str | None, int]]:
+    """Unit and pid of each process of a container, as the host numbers them."""
+    init = container.pid
+    for pid in procs.of_containers([init])[init]:
+        yield procs.unit(pid), pid
