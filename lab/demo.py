@@ -9,42 +9,22 @@ machine's own LXD or Incus is touched, and all of it is gone in the end.
 from __future__ import annotations
 
 import os
-import shlex
-import signal
 import subprocess
-import sys
-import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from lab import cost, debian, pidns
-from lab.daemon import Daemon
-from lab.overlays import COMMAND, Overlays
+from lab import cost, debian
+from lab.overlays import COMMAND
+from lab.story import Story, run, say, stay, timed
 from lab.supervisor import Supervised
 from lab.wait import until
-from lab.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lab.client import Instance
+    from lab.daemon import Daemon
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NAMES = ("web1", "web2", "web3")
 PACKAGE = "pycor-demo"
 PROGRAM = "/usr/bin/pycor-demo"
-BOLD, FAINT, PLAIN = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
-
-
-def say(text: str) -> None:
-    """A headline."""
-    print(f"\n{BOLD}# {text}{PLAIN}", flush=True)
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds that ``work`` took."""
-    start = time.monotonic()
-    work()
-    return time.monotonic() - start
 
 
 def megabytes(count: int) -> str:
@@ -52,29 +32,13 @@ def megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
 
 
-class Demo:
+class Demo(Story):
     """The steps of the story, in order; each prints the commands that an operator would type."""
 
     def __init__(self, daemon: Daemon) -> None:
-        self.daemon = daemon
-        self.overlays = Overlays(daemon, "base")
-        self.base = self.overlays.base
+        super().__init__(daemon, "base")
         self.containers: list[Instance] = []
         self.figures: list[tuple[str, str, str]] = []
-
-    def lxc(self, *words: str, quiet: bool = False) -> str:
-        """Show a command, run it, show what it printed."""
-        if not quiet:
-            print(f"{FAINT}$ lxc {shlex.join(words)}{PLAIN}", flush=True)
-        printed = self.daemon.client(*words).stdout.rstrip()
-        if printed and not quiet:
-            print(printed, flush=True)
-        return printed
-
-    def command(self, *words: str) -> None:
-        """The same for pycor-hooks."""
-        print(f"{FAINT}$ pycor-hooks {shlex.join(words)}{PLAIN}", flush=True)
-        print(self.overlays.pycor_hooks(*words).stdout.rstrip(), flush=True)
 
     def make_base(self, image: str) -> None:
         """Import the image, and make a base with version 1.0 of a package."""
@@ -96,7 +60,7 @@ class Demo:
         say("pycor-hooks: hooks, a profile, an image of 10 kB, and a watcher")
         self.command("install", "--no-systemd", "--prefix", self.overlays.prefix)
         log = os.path.join(self.daemon.world.directory, "watch.log")
-        print(f"{FAINT}$ pycor-hooks watch &{PLAIN}")
+        self.typed("pycor-hooks watch &")
         return Supervised([COMMAND, "watch"], log=log, env=self.daemon.env)
 
     def launch(self) -> None:
@@ -213,33 +177,5 @@ def tell(daemon: Daemon, image: str) -> None:
         watcher.end()
 
 
-def interrupted(number: int, _frame: object) -> NoReturn:
-    """Leave by way of all cleaning up."""
-    stay()
-    print("\ncleaning up", flush=True)
-    sys.exit(128 + number)
-
-
-def stay() -> None:
-    """Let no second Ctrl-C disturb the cleaning up."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
-def main() -> None:
-    """Run the demo."""
-    pidns.enter()
-    for number in SIGNALS:
-        signal.signal(number, interrupted)
-    start = time.monotonic()
-    say("Debian packages for the base, downloaded once")
-    image = debian.image()
-    downloaded = time.monotonic()
-    with World() as world, Daemon(world, "lxd", "dir") as daemon:
-        tell(daemon, image)
-        say("All of it is taken away again")
-    print(f"{time.monotonic() - downloaded:.0f} s, after {downloaded - start:.0f} s of downloads")
-
-
 if __name__ == "__main__":
-    main()
+    run(tell, debian.SYSTEM)
