@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 #   make demo        a private LXD, three containers on one base, an upgrade of the base
+#   make demo-update an upgrade of services under traffic, what still runs old code, its restart
 #   make test        unit, kernel and daemon tests: LXD on dir, Incus on btrfs
 #   make test-all    the same on every daemon, storage driver and id regime
 #   make soak        the faults of tests/faults at length, half an hour or more
@@ -29,12 +30,12 @@ CAN_BE_ROOT := $(or $(filter 0,$(shell id -u)),$(SUDO))
 CODE := $(wildcard pycor_hooks lab tests bench)
 NEED_ROOT = $(if $(CAN_BE_ROOT),:,echo "make $@ needs root: run it as root, or install sudo" >&2; exit 1)
 
-.PHONY: demo test test-all soak lint bench install uninstall clean prepare
+.PHONY: demo demo-update test test-all soak lint bench install uninstall clean prepare
 
-demo:
+demo demo-update:
 	@$(NEED_ROOT)
 	@$(MAKE) --no-print-directory prepare
-	@$(AS_ROOT) .venv/bin/python -m lab.demo
+	@$(AS_ROOT) .venv/bin/python -m lab.$(subst -,_,$@)
 
 ifdef CAN_BE_ROOT
 test test-all: prepare

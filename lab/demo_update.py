@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``make demo-update``: a distribution's upgrade of a base, under containers that serve.
+
+What docs/update.md shows. Three containers are asked for pages all the while, as lab.traffic does
+it; the base's systemd, dbus, ssh and nginx are upgraded by apt; then it is looked at who still
+runs the old code, and that is restarted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import time
+from typing import TYPE_CHECKING
+
+from lab import debian, live, rebuilt, serving, traffic
+from lab.story import Story, run, say, stay
+from lab.wait import until
+from lab.watcher import Watcher
+
+if TYPE_CHECKING:
+    from lab.client import Instance
+    from lab.daemon import Daemon
+    from lab.traffic import Traffic
+
+NAMES = ("web1", "web2", "web3")
+IN_PLACE, BY_SOCKET = "web2", "web3"
+
+
+class Update(Story):
+    """The steps of the story, in order."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__(daemon, "base")
+        self.containers: list[Instance] = []
+
+    def launch(self) -> None:
+        """Containers that serve, launched when the watcher runs."""
+        say("Three containers on a base with systemd, dbus, ssh and nginx")
+        for name in NAMES:
+            self.lxc("launch", "overlay", name)
+            container = self.overlays.client.instance(name)
+            container.wait_booted()
+            serving.set_up(container, by_socket=name == BY_SOCKET)
+            self.containers.append(container)
+        self.wait_converged(1)
+
+    def wait_converged(self, generation: int) -> None:
+        """Wait until all have converged with a generation of the base."""
+        until(
+            lambda: all(live.of(one).converged == generation for one in self.containers),
+            what=f"all have converged with generation {generation}",
+        )
+
+    def ask(self) -> Traffic:
+        """Have pages asked for."""
+        say(f"From now on each is asked for pages, {1 / traffic.PAUSE_S:.0f} times a second")
+        log = os.path.join(self.daemon.world.directory, "traffic.log")
+        return traffic.Traffic(self.containers, serving.PAGES, log)
+
+    def upgrade(self, watcher: Watcher) -> None:
+        """Upgrade the base, with a look at what that will bring."""
+        say("The base is upgraded; before it stops, what will that bring?")
+        self.lxc("start", "base")
+        self.base.wait_booted()
+        self.typed(
+            f"lxc exec base -- sh -c {shlex.quote(f'apt install -y {rebuilt.PLACE}/*.deb')}"
+        )
+        done = [line for line in serving.upgrade(self.base).splitlines() if "Setting up" in line]
+        print("\n".join(done), flush=True)
+        self.command("impact")
+        say("It stops: the watcher sees to the containers, and says so")
+        self.lxc("stop", "base")
+        self.wait_converged(2)
+        found = re.findall(r"INFO +(.*(?:generation 2:|cured;).*)", watcher.log())
+        print("\n".join(sorted(found)), flush=True)
+
+    def answered(self, asking: Traffic, since: float) -> None:
+        """What became of the requests."""
+        asking.wait_each()
+        for container in self.containers:
+            requests = asking.requests(since=since, container=container.name)
+            failed = traffic.failures(requests)
+            slowest = max(one.took for one in requests)
+            what = ", ".join(f"{count} {name}" for name, count in failed.items()) or "none failed"
+            figures = f"{len(requests)} requests, {what}, the slowest took {1000 * slowest:.0f} ms"
+            print(f"{container.name}: {figures}", flush=True)
+
+    def look(self) -> None:
+        """Who runs old code."""
+        say("Who still runs the old code?")
+        self.command("status")
+        self.command("stale", check=False)
+        self.typed("lxc exec web1 -- needrestart -b -l | grep SVC")
+        listed = self.containers[0].exec("needrestart", "-b", "-l").splitlines()
+        print("\n".join(line for line in listed if "SVC" in line), flush=True)
+
+    def restart(self, asking: Traffic) -> None:
+        """Restart what may be restarted."""
+        say(f"nginx of {IN_PLACE} in place, as its package does; all else is restarted")
+        began = time.monotonic()
+        self.lxc("exec", IN_PLACE, "--", *serving.IN_PLACE)
+        self.command("restart", check=False)
+        say(f"What became of the requests meanwhile ({BY_SOCKET}: systemd holds nginx's sockets)")
+        self.answered(asking, began)
+
+    def finish(self) -> None:
+        """Restart the containers."""
+        say("The rest, at a quiet hour")
+        self.lxc("restart", *NAMES)
+        self.command("stale")
+
+
+def tell(daemon: Daemon, image: str) -> None:
+    """Tell the story."""
+    story = Update(daemon)
+    serving.make_base(daemon, image, "base")
+    story.overlays.install()
+    with Watcher(daemon) as watcher:
+        try:
+            story.launch()
+            with story.ask() as asking:
+                began = time.monotonic()
+                story.upgrade(watcher)
+                say("What became of the requests up to here")
+                story.answered(asking, began)
+                story.look()
+                story.restart(asking)
+            story.finish()
+        finally:
+            stay()  # from here on it is cleaning up
+
+
+if __name__ == "__main__":
+    run(tell, debian.serving())
