@@ -11,8 +11,9 @@ import subprocess
 import time
 
 from lab import live, overlays, pidns
-from lab.overlays import COMMAND, Overlays
+from lab.overlays import COMMAND
 from lab.snap import SnapDaemon
+from lab.story import Story, say
 from lab.wait import until
 from lab.watcher import Watcher
 from lab.world import World
@@ -21,23 +22,14 @@ NAMES = [f"web{number}" for number in range(1, 11)]
 FILE = "/usr/share/app/version"
 
 
-class Story:
-    """Commands as an operator types them, with what they print."""
+class Refreshes(Story):
+    """Ten containers in the snap's LXD, and what becomes of them."""
 
     def __init__(self, snap: SnapDaemon, watcher: Watcher) -> None:
+        super().__init__(snap, "base")
         self.snap = snap
         self.watcher = watcher
-        self.overlays = Overlays(snap, "base")
         self.webs = [snap.client.instance(name) for name in NAMES]
-
-    def say(self, text: str) -> None:
-        """A headline."""
-        print(f"\n# {text}", flush=True)
-
-    def lxc(self, *words: str) -> None:
-        """Show a command of the client, and run it."""
-        print(f"$ lxc {' '.join(words)}", flush=True)
-        print(self.snap.client(*words).stdout, end="", flush=True)
 
     def update(self, version: str) -> None:
         """Change the base; every container sees it."""
@@ -82,29 +74,29 @@ def main() -> None:
         )
         print(done.stdout, end="")
         with Watcher(snap) as watcher:
-            tell(Story(snap, watcher))
+            tell(Refreshes(snap, watcher))
 
 
-def tell(story: Story) -> None:
+def tell(story: Refreshes) -> None:
     """The same with each kind of refresh."""
-    story.say("Ten containers on the base")
+    say("Ten containers on the base")
     for name in NAMES:
         story.lxc("launch", "overlay", name)
     pids = {web.name: web.pid for web in story.webs}
     story.look(pids)
     story.update("2")
-    story.say("The snap is refreshed, with the same base snap: LXD stops and starts")
+    say("The snap is refreshed, with the same base snap: LXD stops and starts")
     story.snap.restart()
     story.look(pids)
     story.update("3")
-    story.say("The snap is refreshed to another base snap: LXD has a new mount namespace")
+    say("The snap is refreshed to another base snap: LXD has a new mount namespace")
     story.snap.refresh("core24")
     story.look(pids)
     story.update("4")
-    story.say("web1 and web2 are restarted: they move to the new namespace")
+    say("web1 and web2 are restarted: they move to the new namespace")
     story.lxc("restart", "web1", "web2")
     story.look(pids)
-    story.say("All are deleted")
+    say("All are deleted")
     story.lxc("delete", "--force", *NAMES)
     until(lambda: not live.mounts(story.overlays), what="all overlays are gone")
     left = [m.target for m in story.snap.mounts() if m.source == "pycor-hooks"]
