@@ -206,8 +206,10 @@ def test_what_is_left_behind(overlays: Overlays) -> None:
     _kill(dead)
     until(lambda: live.states(overlays)["dead"] == "orphaned", what="its init is gone as well")
     kernel.mount(web1.merged, web1.rootfs, "", kernel.MS_BIND)
-    os.mkdir(f"{web1.record}/lower")
-    kernel.mount(overlays.base.rootfs, f"{web1.record}/lower", "", kernel.MS_BIND)
+    os.mkdir(f"{web1.record}/lower.{overlays.base.name}")
+    kernel.mount(
+        overlays.base.rootfs, f"{web1.record}/lower.{overlays.base.name}", "", kernel.MS_BIND
+    )
     os.mkdir(f"{overlays.daemon.records}/never")
     found = _leaks(overlays)
     directory = overlays.daemon.directory
