@@ -44,7 +44,7 @@ def paired(
         measured, yardstick: each returns the seconds of one run.
 
     Returns:
-        Spread of both in ms, and of the ratio measured / yardstick.
+        Spread of both in ms, of the ratio measured / yardstick, and of the difference in ms.
     """
     pairs = [(measured(), yardstick()) for _ in range(runs + 1)][1:]
     return {
@@ -52,6 +52,7 @@ def paired(
         "measured_ms": spread([1000 * a for a, _ in pairs]),
         "yardstick_ms": spread([1000 * b for _, b in pairs]),
         "ratio": spread([a / b for a, b in pairs]),
+        "difference_ms": spread([1000 * (a - b) for a, b in pairs]),
     }
 
 
