@@ -58,6 +58,9 @@ _CLASHES = (
     ("restart --force", "restart --force"),
 )
 
+_NOT_YET = ("Instance is busy running a", "shutting down the container failed")
+"""What LXD says while an earlier command or a reboot inside is under way."""
+
 
 class Operation(NamedTuple):
     """One thing that a client does: ``verb`` as above, ``more`` its words, if any."""
@@ -190,9 +193,9 @@ def _run(container: Instance, verb: str) -> None:
 
 
 def _accepted(container: Instance, command: str, *flags: str) -> bool:
-    """Run a command; False where the daemon says that it is not done with the one before."""
+    """Run a command; False where the daemon says that it, or liblxc, is not ready for it."""
     done = container.client(command, container.name, *flags, check=False)
-    if done.returncode and "Instance is busy running a" not in done.stderr:
+    if done.returncode and not any(words in done.stderr for words in _NOT_YET):
         raise ClientError(done)
     return done.returncode == 0
 
