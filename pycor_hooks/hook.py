@@ -47,14 +47,10 @@ def run(hook: str, argv: list[str], environ: dict[str, str]) -> int:
 
 
 def _load_all() -> None:
-    """Import what a hook may need once it is where our modules are not."""
+    """Import what a hook may need once it is where our modules are not; see takedown.load, too."""
     from pycor_hooks import (  # noqa: F401, PLC0415
         held,
-        hidden,
         hooklog,
-        journal,
-        lost,
-        parents,
         pools,
         prestart,
         strays,

@@ -230,8 +230,10 @@ def _root_of(ids: idmap.IdMap, container: Instance, base: Instance) -> tuple[int
 def _clear(directory: str, rootfs: str, place: Place) -> None:
     """Take down what an earlier start left, once its init is dead; leave what is not ours."""
     earlier = takedown.known(directory)
+    own = f"{os.path.dirname(rootfs)}/overlay"
+    takedown.load(own, place)
     with place:
-        layer.settle(f"{os.path.dirname(rootfs)}/overlay")
+        layer.settle(own)
     if earlier:
         await_end(earlier, _INIT_TIMEOUT)
     if os.listdir(directory):

@@ -161,14 +161,29 @@ def everything(directory: str, rootfs: str, *places: Place) -> None:
 
 
 def _tidy(rootfs: str, place: Place) -> None:
-    if place.identity:  # where nothing can be imported
-        from pycor_hooks import journal, parents  # noqa: F401, PLC0415
+    if not rootfs:
+        return
+    own = f"{os.path.dirname(rootfs)}/overlay"
     try:
+        load(own, place)
         with place:
-            if rootfs:
-                layer.tidy(f"{os.path.dirname(rootfs)}/overlay")
+            layer.tidy(own)
     except (OSError, BadState):
         pass  # the next start tries again, and says why not
+
+
+def load(own: str, place: Place) -> None:
+    """Import what :func:`pycor_hooks.layer.tidy` needs, if it will, where it can be imported.
+
+    Args:
+        own: ``overlay`` in a volume, as ``place`` has it; the caller holds the overlay's lock.
+        place: the monitor's mount namespace.
+    """
+    if place.identity:
+        with place:
+            needed = any(kernel.exists(f"{own}/{name}") for name in (layer.CURE, layer.PARENTS))
+        if needed:
+            from pycor_hooks import journal, parents  # noqa: F401, PLC0415
 
 
 def _remove_all_but_state(directory: str) -> None:

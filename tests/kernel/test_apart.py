@@ -10,10 +10,11 @@ import pytest
 
 from lab import apart
 from lab.apart import Apart
-from lab.liblxc import make_base
+from lab.liblxc import REPOSITORY, make_base
 from lab.starts import IDMAP
 from pycor_hooks import kernel, namespaces, record, recovery
 from pycor_hooks.instance import Instance
+from pycor_hooks.layer import PARENTS
 from pycor_hooks.sockets import GUEST_SOCKETS
 from tests.kernel.test_hooks import read, write
 
@@ -127,3 +128,16 @@ def test_a_lost_record_there_waits_for_the_daemon(
     after = record.read(unseen.directory)
     assert (after.namespace, after.lower_identity) == (before.namespace, before.lower_identity)
     assert unseen.hook("post-stop") == 0
+
+
+def test_what_a_cure_left_is_tidied_there(web: Apart) -> None:
+    """In a namespace that has none of our modules, too: they are loaded before."""
+    web.start()
+    web.stop()
+    left = f"{web.volume}/overlay/{PARENTS}"
+    write(left, "pycor-hooks parents 1\n")
+    with namespaces.of_process(web.keeper):
+        kernel.mount("tmpfs", f"{REPOSITORY}/pycor_hooks", "tmpfs", 0)
+    assert web.pre_start() == 0, web.log()
+    assert not os.path.exists(left)
+    assert web.hook("post-stop") == 0

@@ -96,7 +96,9 @@ def test_all_that_hooks_load_late_is_loaded_before_they_leave() -> None:
             with open(path, encoding="utf-8") as file:
                 functions = [n for n in ast.walk(ast.parse(file.read())) if _is_function(n)]
             late |= {name for function in functions for name in _imported(function)}
-    assert late - loaded == set()
+    on_the_host = {"hidden", "lost"}  # before it leaves, or when it is back
+    by_need = {"journal", "parents"}  # takedown.load looks before it leaves
+    assert late - loaded == on_the_host | by_need
 
 
 def _is_function(node: ast.AST) -> bool:
