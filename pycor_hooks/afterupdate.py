@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 KEY = "user.pycor.after-update"
 ASK = 3.0
 """Seconds that a daemon has for an answer; the containers of a base wait for that once."""
+MAX_INSTANCE = 512 * 1024  # bytes that a daemon says of a container; cloud-init's are most of it
 EACH = 300.0
 """Seconds that the restart of one container may take; it has narrower limits of its own."""
 MAX_LINE = 1024 * 1024  # bytes that the other process says of a container
@@ -104,7 +105,7 @@ async def _ask(found: Record) -> str:
     if not await asyncio.to_thread(is_listening, daemon):
         raise ConnectionRefusedError("its daemon is not running")
     path = f"/1.0/instances/{quote(found.name, safe='')}?project={quote(found.project, safe='')}"
-    instance = await api.get(daemon, path)
+    instance = await api.get(daemon, path, most=MAX_INSTANCE)
     return str(instance["expanded_config"].get(KEY, Policy.CURE.value))
 
 

@@ -21,7 +21,7 @@ NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What it takes to read an answer that is not shaped as the API says."""
 
 
-async def get(daemon: Daemon, path: str) -> Any:
+async def get(daemon: Daemon, path: str, *, most: int = MAX_ANSWER) -> Any:
     """Ask one question.
 
     In HTTP/1.0 the answer is whole when the daemon closes the connection, and no chunks have
@@ -30,19 +30,20 @@ async def get(daemon: Daemon, path: str) -> Any:
     Args:
         daemon: whom to ask; it is running.
         path: such as "/1.0/projects".
+        most: bytes that are read of an answer, at most.
 
     Returns:
         The answer's metadata.
 
     Raises:
         OSError: nobody answers, or not within 10 seconds (TimeoutError).
-        ValueError: the answer is an error, or not one of this API, or has more than 8 MiB.
+        ValueError: the answer is an error, or not one of this API, or is too long.
     """
     async with asyncio.timeout(TIMEOUT):
         reader, writer = await asyncio.open_unix_connection(daemon.socket)
         try:
             writer.write(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
-            answer = await _read_all(reader)
+            answer = await _read_all(reader, most)
         finally:
             writer.close()
     message = json.loads(answer.partition(b"\r\n\r\n")[2])
@@ -51,12 +52,12 @@ async def get(daemon: Daemon, path: str) -> Any:
     return message["metadata"]
 
 
-async def _read_all(reader: asyncio.StreamReader) -> bytes:
+async def _read_all(reader: asyncio.StreamReader, most: int) -> bytes:
     answer = bytearray()
     while part := await reader.read(65536):
         answer += part
-        if len(answer) > MAX_ANSWER:
-            raise ValueError(f"an answer of more than {MAX_ANSWER} bytes")
+        if len(answer) > most:
+            raise ValueError(f"an answer of more than {most} bytes")
     return bytes(answer)
 
 
