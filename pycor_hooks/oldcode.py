@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import instance, procs, stale, staleness
 from pycor_hooks.hiding import Hiding, Upper
+from pycor_hooks.host_errors import DaemonDown
 from pycor_hooks.instance import Instance
+from pycor_hooks.plan import apart
 from pycor_hooks.stale import Uncured
 from pycor_hooks.staleness import Reason
 from pycor_hooks.trees import Trees
+from pycor_hooks.whereabouts import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pycor_hooks.plan import Base
     from pycor_hooks.record import Record
@@ -72,10 +75,33 @@ def look(base: Base, records: Iterable[Record]) -> list[Found]:
         ValueError: the file beside a record is not one of ours.
         OSError: a tree cannot be read.
     """
+    found = list(records)
+    with reached(base, found) as there:
+        return _look(base, found, there=there)
+
+
+@contextlib.contextmanager
+def reached(base: Base, records: Iterable[Record]) -> Iterator[bool]:
+    """Reach the volumes of a base and of containers on it, for as long as the block runs.
+
+    Yields:
+        Whether that can be: not where they are those of a daemon that keeps them to itself, and
+        does not run.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(shown(base.daemon, apart=apart(records)))
+        except DaemonDown:
+            yield False
+        else:
+            yield True
+
+
+def _look(base: Base, records: Iterable[Record], *, there: bool) -> list[Found]:
     what = Instance(*base)
-    tree = instance.identity_now(what.rootfs())
+    tree = instance.identity_now(what.rootfs()) if there else None
     generation = instance.generation_of(what.daemon, what.key, tree) if tree else None
-    settled = not what.running()
+    settled = there and not what.running()
     by_init = {
         record.init: record
         for record in records
@@ -85,7 +111,7 @@ def look(base: Base, records: Iterable[Record]) -> list[Found]:
     for init, pids in procs.of_containers(by_init).items():
         record = by_init[init]
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if record.lower_identity == tree:
+            if record.lower_identity == tree or not there:
                 uncured = _uncured(record, generation)
                 runners = _runners(record, pids, uncured, settled=settled)
             else:

@@ -57,10 +57,12 @@ def look(base: Base, records: Iterable[Record]) -> Seen:
         PycorError, OSError, ValueError: as :func:`pycor_hooks.oldcode.look`, or what is kept of
             the base is damaged.
     """
+    records = list(records)
     found = oldcode.look(base, records)
     wanted = {path for one in found for runner in one.runners for path in _files(runner)}
     wanted |= {one.path for each in found for one in each.uncured}
-    return Seen(base, found, _updates(base, wanted))
+    with oldcode.reached(base, records):
+        return Seen(base, found, _updates(base, wanted))
 
 
 def _updates(base: Base, wanted: Collection[str]) -> dict[str, list[Update]]:
