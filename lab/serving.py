@@ -60,8 +60,11 @@ systemctl start nginx
 IN_PLACE = ("/etc/init.d/nginx", "upgrade")
 """How the package's postinst brings a running nginx to its new code: a new one takes the sockets
 over, and the old one leaves when it has answered."""
-_UPGRADE = "apt-get -q -y -o Dpkg::Use-Pty=0 install"
-_QUIETLY = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1"}
+UPGRADE = (
+    *("env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_SUSPEND=1"),
+    *("sh", "-c", f"apt-get -qy install {rebuilt.PLACE}/*.deb"),
+)
+"""What installs the packages, in the running base."""
 
 
 def make_base(daemon: Daemon, image: str, name: str) -> Instance:
@@ -89,9 +92,7 @@ def set_up(container: Instance, *, by_socket: bool) -> None:
 
 def upgrade(base: Instance) -> str:
     """Install the packages in the running base; what apt has to say."""
-    settings = [f"{name}={value}" for name, value in _QUIETLY.items()]
-    command = f"{_UPGRADE} {rebuilt.PLACE}/*.deb"
-    return base.exec("env", *settings, "sh", "-ec", command)
+    return base.exec(*UPGRADE)
 
 
 def packaged(base: Instance) -> list[str]:
