@@ -14,7 +14,7 @@ import shlex
 import time
 from typing import TYPE_CHECKING
 
-from lab import debian, live, rebuilt, serving, traffic
+from lab import debian, live, serving, traffic
 from lab.story import Story, run, say, stay
 from lab.wait import until
 from lab.watcher import Watcher
@@ -64,9 +64,7 @@ class Update(Story):
         say("The base is upgraded; before it stops, what will that bring?")
         self.lxc("start", "base")
         self.base.wait_booted()
-        self.typed(
-            f"lxc exec base -- sh -c {shlex.quote(f'apt install -y {rebuilt.PLACE}/*.deb')}"
-        )
+        self.typed(f"lxc exec base -- {shlex.join(serving.UPGRADE)}")
         done = [line for line in serving.upgrade(self.base).splitlines() if "Setting up" in line]
         print("\n".join(done), flush=True)
         self.command("impact")
