@@ -7,7 +7,9 @@ import os
 from typing import TYPE_CHECKING
 
 from lab import images
+from lab.client import ClientError
 from lab.gnu import Gnu
+from lab.wait import until
 from pycor_hooks import mountinfo
 
 if TYPE_CHECKING:
@@ -135,4 +137,11 @@ def restore_snapshot(container: Instance, snapshot: str) -> None:
     """Bring a container back to a snapshot."""
     client = container.client
     words = ["restore"] if client.program == "lxc" else ["snapshot", "restore"]
-    client(*words, container.name, snapshot)
+
+    def accepted() -> bool:
+        done = client(*words, container.name, snapshot, check=False)
+        if done.returncode and "In use" not in done.stderr:  # LXD's stop may not be done with it
+            raise ClientError(done)
+        return done.returncode == 0
+
+    until(accepted, what="the snapshot is restored")
