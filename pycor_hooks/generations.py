@@ -128,6 +128,14 @@ def _histories(base: Base, generation: int | None) -> list[Iterator[Change]] | N
     return [_changes(path) for path in paths]
 
 
+def began(base: Base) -> float | None:
+    """When a base was last found changed, in seconds since the epoch; None where it never was."""
+    try:
+        return os.stat(f"{_directory(Instance(*base))}/manifest").st_mtime
+    except FileNotFoundError:
+        return None
+
+
 def history(base: Base) -> Iterator[tuple[int, float, Iterator[Change]]]:
     """The updates of a base that are kept, the oldest first.
 

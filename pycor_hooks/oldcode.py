@@ -12,11 +12,11 @@ import contextlib
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import instance, procs, stale, staleness
+from pycor_hooks import generations, instance, procs, stale, staleness
 from pycor_hooks.hiding import Hiding, Upper
 from pycor_hooks.host_errors import DaemonDown
 from pycor_hooks.instance import Instance
-from pycor_hooks.plan import apart
+from pycor_hooks.plan import Base, apart
 from pycor_hooks.stale import Uncured
 from pycor_hooks.staleness import Reason
 from pycor_hooks.trees import Trees
@@ -25,7 +25,6 @@ from pycor_hooks.whereabouts import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pycor_hooks.plan import Base
     from pycor_hooks.record import Record
 
 # What is mapped and deleted by design: blacklist_mappings of needrestart 3.6.
@@ -125,9 +124,13 @@ def _uncured(record: Record, generation: int | None) -> Sequence[Uncured]:
     known = stale.read(record)
     if known is not None:
         return known.paths
-    if generation is not None and record.converged != generation:
-        return [Uncured("/", Reason.PENDING)]
-    return []
+    if generation is None or record.converged == generation:
+        return []
+    # pre-start may not see the manifest, from the namespace of a daemon that has its own
+    base = Base(record.daemon, record.base_project, record.base_name)
+    began = generations.began(base)
+    fresh = record.converged is None and began is not None and record.started_at > began
+    return [] if fresh else [Uncured("/", Reason.PENDING)]
 
 
 def _runners(

@@ -8,6 +8,7 @@ import mmap
 import os
 import shutil
 import tempfile
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,6 +81,10 @@ def test_code_that_the_base_replaced(packaged: str, of: Base, web: Container) ->
         (row, pending) = stalerows.rows(stalerows.look(of, [found]))
         assert (row["files"], row["generation"]) == ([CODE], 2)
         assert (pending["files"], pending["reason"]) == (["/"], "pending")
+        found.converged = None
+        assert look(of, found).uncured == [Uncured("/", Reason.PENDING)]
+        found.started_at = time.time() + 1  # it began with what there is now
+        assert look(of, found).uncured == []
     web.stop()
 
 
