@@ -81,25 +81,28 @@ def _names(records: Sequence[Record]) -> str:
 
 
 def _shown(outcomes: Iterable[Outcome], total: int) -> Iterator[Outcome]:
-    """Tell each outcome as it comes: below a bar on a terminal, as plain lines elsewhere."""
+    """Tell each outcome as it comes: above a bar on a terminal, as plain lines elsewhere."""
     if not sys.stdout.isatty():
         for outcome in outcomes:
-            _tell(outcome)
+            output.tell(outcome.said)
+            click.echo("".join(f"{line}\n" for line in _trouble(outcome)), err=True, nl=False)
             yield outcome
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress  # noqa: PLC0415 - see output
+    from rich.text import Text  # noqa: PLC0415
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
     with Progress(*columns, transient=True) as progress:
         task = progress.add_task("containers", total=total)
         for outcome in outcomes:
-            _tell(outcome)
+            for line in (*outcome.said, *_trouble(outcome)):
+                progress.print(Text(printable(line)))
             progress.advance(task)
             yield outcome
 
 
-def _tell(outcome: Outcome) -> None:
-    output.tell(outcome.said)
-    if outcome.trouble:
-        name = label(outcome.record.project, outcome.record.name)
-        click.echo(printable(f"pycor-hooks: {name}: {outcome.trouble}"), err=True)
+def _trouble(outcome: Outcome) -> list[str]:
+    """The line about a container in trouble, if it is."""
+    name = label(outcome.record.project, outcome.record.name)
+    text = printable(f"pycor-hooks: {name}: {outcome.trouble}")
+    return [text] if outcome.trouble else []
