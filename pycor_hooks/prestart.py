@@ -90,10 +90,10 @@ def _mount(container: Instance, base: Instance, rootfs: str, config: Config, pla
         staging = publish.staging(directory, rootfs, place)
         layers = check(staging, container, base, rootfs, config)
         lower = layers.lowerdirs[0]
-        record = _record(container, base, rootfs, lower, identity or "")
-        record.namespace = place.identity
         layer.prepare(os.path.dirname(rootfs), lower)
         layer.tidy(layers.volume)
+    record = _record(container, base, rootfs, lower, identity or "")
+    record.namespace = place.identity
     if layers.lowerdirs[1:]:
         os.makedirs(f"{directory}/empty", 0o755, exist_ok=True)
     record.write()

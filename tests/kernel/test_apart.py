@@ -12,9 +12,10 @@ from lab import apart
 from lab.apart import Apart
 from lab.liblxc import REPOSITORY, make_base
 from lab.starts import IDMAP
-from pycor_hooks import kernel, namespaces, record, recovery
+from pycor_hooks import generations, instance, kernel, namespaces, record, recovery
 from pycor_hooks.instance import Instance
 from pycor_hooks.layer import PARENTS
+from pycor_hooks.plan import Base
 from pycor_hooks.sockets import GUEST_SOCKETS
 from tests.kernel.test_hooks import read, write
 
@@ -60,6 +61,16 @@ def test_the_rootfs_is_there_and_merged_is_here(web: Apart) -> None:
     assert web.hook("post-stop") == 0
     assert (web.overlays(), web.mounts_elsewhere()) == ([], [])
     assert not os.path.exists(web.directory)
+
+
+def test_what_is_kept_of_the_base_is_the_host_s(web: Apart) -> None:
+    """A container has converged to the generation of its base, which the host alone keeps."""
+    with namespaces.of_process(web.keeper):
+        kernel.mount("tmpfs", os.path.dirname(instance.STATE), "tmpfs", 0, "mode=0755")
+    generations.update(Base(web.daemon, "default", web.base))
+    assert web.pre_start() == 0, web.log()
+    assert record.read(web.directory).converged == 1
+    assert web.hook("post-stop") == 0
 
 
 class Unseen(Apart):
