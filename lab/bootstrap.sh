@@ -20,9 +20,10 @@ saved=$guard.before-pycor-hooks
 mark='# put here by pycor-hooks, for the time of one installation'
 scratch=
 
-# From bookworm. lxd brings its client, lxcfs, uidmap, rsync, attr and squashfs-tools.
+# From bookworm. lxd brings its client, lxcfs, uidmap, rsync, attr and squashfs-tools; systemd is
+# for systemd-analyze, and need not be what boots this machine.
 wanted='acl attr btrfs-progs busybox-static dnsmasq-base iproute2 libcap2-bin lxcfs lxd
-        lxd-client mmdebstrap nftables procps python3-venv rsync strace uidmap xz-utils'
+        lxd-client mmdebstrap nftables procps python3-venv rsync strace systemd uidmap xz-utils'
 # From bookworm-backports. Not `incus`: that one brings QEMU and 100 packages for virtual machines.
 wanted_backports='incus-base incus-client'
 
@@ -150,8 +151,6 @@ packages() {
     trap finish EXIT
     trap 'exit 130' INT
     trap 'exit 143' HUP TERM
-    # incus-base wants systemd-sysusers: where systemd is not in use, the small one will do
-    installed systemd || wanted="$wanted systemd-standalone-sysusers"
     guard_up
     say "installing Debian packages"
     apt update

@@ -246,10 +246,11 @@ def set_fs_ids(uid: int, gid: int) -> None:
         OSError: EPERM where the kernel did not do it.
     """
     _checked(_libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0))
-    for set_id, wanted in ((_libc.setfsgid, gid), (_libc.setfsuid, uid)):
+    for name, wanted in (("setfsgid", gid), ("setfsuid", uid)):
+        set_id = getattr(_libc, name)
         set_id(wanted)
         if set_id(-1) != wanted:  # changes nothing, and tells; no failure is told otherwise
-            raise OSError(errno.EPERM, f"setfsgid or setfsuid to {wanted} did nothing")
+            raise OSError(errno.EPERM, f"{name}({wanted}) did nothing")
 
 
 def listener(address: bytes) -> tuple[int, int] | None:

@@ -47,6 +47,14 @@ def pytest_configure() -> None:
         pidns.enter()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what takes minutes to ``make test-all``."""
+    if not config.getoption("--all-pairs"):
+        left_out = [item for item in items if item.get_closest_marker("acceptance")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what a user namespace cannot do, where ``make test`` has nothing better."""
     if item.get_closest_marker("host_root") and not _is_host_root():

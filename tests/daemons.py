@@ -8,11 +8,10 @@ A case asks for ``overlays`` and gets a stopped base and a way to launch contain
         web1.exec("touch", "/etc/mine")
         assert web2.run("ls", "/etc/mine").returncode
 
-It runs once for each daemon of this run (``@pytest.mark.once``: on the first one;
-``@pytest.mark.long``: so, except in ``make test-all``). Whatever it made is deleted afterwards,
-and it fails when something is left: a mount, a process, a state file, an ``overlayfs:`` line in
-the kernel log, or a base that is not byte for byte what it was (``@pytest.mark.updates_base``
-allows that one).
+It runs once for each daemon of this run (``@pytest.mark.once``: on the first one). Whatever it
+made is deleted afterwards, and it fails when something is left: a mount, a process, a state file,
+an ``overlayfs:`` line in the kernel log, or a base that is not byte for byte what it was
+(``@pytest.mark.updates_base`` allows that one).
 """
 
 from __future__ import annotations
@@ -75,10 +74,8 @@ ALL_PAIRS = [
 def on_each_daemon(metafunc: pytest.Metafunc) -> None:
     """Run a case once for each daemon: what a conftest.py calls in pytest_generate_tests."""
     if "daemon" in metafunc.fixturenames:
-        every_pair = metafunc.config.getoption("--all-pairs")
-        pairs = ALL_PAIRS if every_pair else PAIRS
-        is_marked = metafunc.definition.get_closest_marker
-        if is_marked("once") or (is_marked("long") and not every_pair):
+        pairs = ALL_PAIRS if metafunc.config.getoption("--all-pairs") else PAIRS
+        if metafunc.definition.get_closest_marker("once"):
             pairs = pairs[:1]
         metafunc.parametrize("daemon", pairs, ids=str, scope="package", indirect=True)
 

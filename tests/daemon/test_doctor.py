@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from lab import live
 from lab.wait import until
-from pycor_hooks import kernel, pulse, registry
+from pycor_hooks import kernel, pulse, record, registry
 from pycor_hooks.cli import main
 from pycor_hooks.doctor import leaks, profiles, watching
 from tests.daemon.findings import doctor, explained, faults, of_containers, theme
@@ -277,12 +277,13 @@ def test_mounted_otherwise_than_recorded(overlays: Overlays) -> None:
     """An overlay that somebody unmounted, and one whose record is lost, both with a container."""
     gone, lost = overlays.launch("gone"), overlays.launch("lost")
     kernel.umount(gone.merged, kernel.MNT_DETACH)
-    os.rename(f"{lost.record}/state", f"{overlays.daemon.world.directory}/state")
+    kept = f"{os.path.dirname(record.RUN)}/state"
+    os.rename(f"{lost.record}/state", kept)
     try:
         found = _leaks(overlays, fix=True)
         told = {one.subject.split()[-1]: one for one in found if one.name == "mounted"}
     finally:
-        os.rename(f"{overlays.daemon.world.directory}/state", f"{lost.record}/state")
+        os.rename(kept, f"{lost.record}/state")
     assert {name: one.state for name, one in told.items()} == {"gone": "FAIL", "lost": "FAIL"}
     assert "is no longer mounted" in told["gone"].cause
     assert "has lost its record" in told["lost"].cause

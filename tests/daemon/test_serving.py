@@ -176,7 +176,7 @@ def assert_failed_by_restart_only(served: Served, began: float) -> None:
         assert traffic.failures(served.asking.requests(container=container.name)) == {}
 
 
-@pytest.mark.long
+@pytest.mark.acceptance
 def test_upgrade_under_traffic(served: Served, watcher: Watcher) -> None:
     """Systemd, dbus, ssh and nginx are upgraded by apt in the base; no request fails by it.
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from lab import live, tree
 from lab.attacker import Attacker
 from lab.client import ClientError
 from pycor_hooks import usage
+from pycor_hooks.tree import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -219,7 +219,7 @@ for path in sys.argv[1:]:
 def reached_by_a_user(paths: list[str]) -> str:
     """Which of the paths a user of the host gets at."""
     done = subprocess.run(
-        [sys.executable, "-c", _REACH, *paths],
+        [PYTHON, "-c", _REACH, *paths],
         user=NOBODY,
         group=NOBODY,
         extra_groups=[],
@@ -232,7 +232,7 @@ def reached_by_a_user(paths: list[str]) -> str:
 
 def test_what_is_planted_for_the_host(overlays: Overlays, tally: Tally) -> None:
     """Setuid programs and device nodes are out of the reach of the host's users."""
-    assert reached_by_a_user([sys.executable])
+    assert reached_by_a_user([PYTHON])
 
     def attack(attacker: Attacker) -> None:
         container = attacker.container
