@@ -71,6 +71,8 @@ def test_what_is_kept_of_the_base_is_the_host_s(web: Apart) -> None:
     assert web.pre_start() == 0, web.log()
     assert record.read(web.directory).converged == 1
     assert web.hook("post-stop") == 0
+    generations.remove(web.daemon)
+    assert not os.path.exists(instance.STATE)
 
 
 class Unseen(Apart):
