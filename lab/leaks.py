@@ -60,10 +60,6 @@ class Watch:
         changed = tree.changes(self._tree, tree.describe(self._base))
         return [*complaints, *(f"base: {line}" for line in changed)]
 
-    def forget_base(self) -> None:
-        """Take the base as it is now: the case was there to change it."""
-        self._tree = tree.describe(self._base)
-
     def _our_mounts(self) -> set[str]:
         ours = (self._daemon.world.directory, self._daemon.records)
         return {

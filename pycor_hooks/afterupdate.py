@@ -20,7 +20,7 @@ from urllib.parse import quote
 from pycor_hooks import api
 from pycor_hooks.errors import printable
 from pycor_hooks.logs import about_overlay
-from pycor_hooks.plan import label
+from pycor_hooks.plan import name_of
 from pycor_hooks.sockets import find_daemons, is_listening
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Choices:
                     value = await _ask(found)
             except (*api.NO_ANSWER, OSError) as error:
                 self._silent = isinstance(error, OSError)
-                log.debug("%s: %s cannot be asked for: %s", _name(found), KEY, error)
+                log.debug("%s: %s cannot be asked for: %s", name_of(found), KEY, error)
         self._known[found.directory] = value
         try:
             return Policy(value)
@@ -76,7 +76,7 @@ class Choices:
             if value != before:
                 log.warning(
                     "%s: %s is %s, which is none of cure, restart and report: taken as cure",
-                    _name(found),
+                    name_of(found),
                     KEY,
                     printable(value),
                     extra=about_overlay(found),
@@ -178,9 +178,5 @@ def _log(records: dict[str, Record], told: dict[str, Any]) -> int:
     for text in told["left"]:
         log.warning("%s", printable(text), extra=extra)
     if told["trouble"]:
-        log.error("%s: %s", _name(found), printable(told["trouble"]), extra=extra)
+        log.error("%s: %s", name_of(found), printable(told["trouble"]), extra=extra)
     return int(bool(told["trouble"]))
-
-
-def _name(found: Record) -> str:
-    return label(found.project, found.name)

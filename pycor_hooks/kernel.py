@@ -16,7 +16,6 @@ from struct import Struct
 from pycor_hooks import libc
 
 MS_RDONLY = 0x1
-MS_NOSUID = 0x2
 MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_REC = 0x4000

@@ -153,7 +153,7 @@ def refresh_records(records: Iterable[Record]) -> list[Failure]:
 def _explained(found: Record, error: OSError) -> Exception:
     """What the kernel's answer means here (mount(2): EINVAL where nothing is mounted)."""
     if error.errno == errno.EINVAL and not kernel.is_mount_root(found.merged):
-        return NotMounted(path=found.merged, name=plan.label(found.project, found.name))
+        return NotMounted(path=found.merged, name=plan.name_of(found))
     return error
 
 

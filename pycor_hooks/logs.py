@@ -14,7 +14,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pycor_hooks.plan import Base, label
+from pycor_hooks.plan import Base, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,7 +51,7 @@ def about(
     if base is not None:
         fields.append(("BASE", str(base)))
     some = itertools.islice(overlays, MOST_INSTANCES)
-    return {_FIELDS: fields + [("INSTANCE", label(each.project, each.name)) for each in some]}
+    return {_FIELDS: fields + [("INSTANCE", name_of(each)) for each in some]}
 
 
 def about_overlay(overlay: Record) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def _uncured(record: Record, generation: int | None) -> Sequence[Uncured]:
         return known.paths
     if generation is None or record.converged == generation:
         return []
-    # pre-start may not see the manifest, from the namespace of a daemon that has its own
+    # a record that was made anew does not tell with which generation its container began
     base = Base(record.daemon, record.base_project, record.base_name)
     began = generations.began(base)
     fresh = record.converged is None and began is not None and record.started_at > began

@@ -48,6 +48,11 @@ def label(project: str, name: str) -> str:
     return printable(name if project == "default" else f"{project}/{name}")
 
 
+def name_of(found: Record) -> str:
+    """What people call the container of a record."""
+    return label(found.project, found.name)
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """Look at a base.

@@ -17,7 +17,7 @@ from pycor_hooks.errors import PycorError, StillHeld
 from pycor_hooks.inbox import Inbox
 from pycor_hooks.logs import about, about_overlay
 from pycor_hooks.naming import LostNames
-from pycor_hooks.plan import UNKNOWN, Look, apart, by_base, decide, label, react, react_to_flood
+from pycor_hooks.plan import UNKNOWN, Look, apart, by_base, decide, name_of, react, react_to_flood
 from pycor_hooks.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class Reconciler:
             for failure in failed:
                 log.error(
                     "%s: cannot be refreshed: %s",
-                    _name(failure.record),
+                    name_of(failure.record),
                     failure.error,
                     extra=about_overlay(failure.record),
                 )
@@ -251,7 +251,7 @@ class Reconciler:
                 if await asyncio.to_thread(takedown.orphan, record, timeout=live.LOCK_TIMEOUT):
                     log.info(
                         "%s: its monitor is gone; overlay taken down",
-                        _name(record),
+                        name_of(record),
                         extra=about_overlay(record),
                     )
             except (OSError, PycorError) as error:
@@ -274,7 +274,7 @@ class Reconciler:
                 if await asyncio.to_thread(live.finish_cure, record):
                     log.info(
                         "%s: a cure was interrupted, and is finished now",
-                        _name(record),
+                        name_of(record),
                         extra=about_overlay(record),
                     )
             except StillHeld:
@@ -288,8 +288,4 @@ class Reconciler:
         """Log what is wrong with an overlay, unless that was last said about it in this regard."""
         if self._told.get((record, subject)) != text:
             self._told[record, subject] = text
-            log.warning("%s: %s", _name(record), text, extra=about_overlay(record))
-
-
-def _name(record: Record) -> str:
-    return label(record.project, record.name)
+            log.warning("%s: %s", name_of(record), text, extra=about_overlay(record))

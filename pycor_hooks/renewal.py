@@ -12,7 +12,7 @@ from pycor_hooks.errors import PycorError
 from pycor_hooks.host_errors import ExecFailed
 from pycor_hooks.instance import client_of
 from pycor_hooks.output import Note
-from pycor_hooks.plan import Base, label
+from pycor_hooks.plan import Base, name_of
 from pycor_hooks.sockets import find_daemons
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def renew(record: Record, *, dry: bool = False) -> Outcome:
         record: of its overlay.
         dry: only say what would be done.
     """
-    name = label(record.project, record.name)
+    name = name_of(record)
     base = Base(record.daemon, record.base_project, record.base_name)
     said: list[str] = []
     try:
@@ -76,7 +76,7 @@ def _doings(plan: Plan) -> Iterator[str]:
 
 def _left(record: Record, plan: Plan) -> Iterator[Note]:
     """What a restart of units does not do, with what does."""
-    name = label(record.project, record.name)
+    name = name_of(record)
     if plan.container:
         project = "" if record.project == "default" else f" --project {record.project}"
         command = f"{client_of(record.daemon)} restart {record.name}{project}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pycor_hooks import record
 from pycor_hooks.errors import BadState
 from pycor_hooks.output import Note
-from pycor_hooks.plan import label
+from pycor_hooks.plan import name_of
 from pycor_hooks.renewal import Outcome, renew
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def main(*directories: str) -> None:
         del waiting[outcome.record.directory]
         _print(outcome)
     for found in waiting.values():
-        text = f"{label(found.project, found.name)}: not begun, as another container is in trouble"
+        text = f"{name_of(found)}: not begun, as another container is in trouble"
         _print(Outcome(found, [Note(text)], ""))
 
 

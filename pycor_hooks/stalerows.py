@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import generations, oldcode, restarting, status
-from pycor_hooks.plan import label
+from pycor_hooks.plan import name_of
 from pycor_hooks.restarting import Way
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _files(runner: Runner) -> dict[str, int]:
 
 
 def _remedy(ways: Collection[Way], record: Record) -> str:
-    name = label(record.project, record.name)
+    name = name_of(record)
     if Way.CONTAINER in ways:
         return f"restart {name}"
     if Way.NONE in ways and len(ways) == 1:
@@ -139,7 +139,7 @@ def _paths(found: Found, seen: Seen) -> list[Row]:
                 "files": [one.path],
                 **_since(known),
                 "reason": one.reason.word,
-                "remedy": one.reason.remedy(label(record.project, record.name)),
+                "remedy": one.reason.remedy(name_of(record)),
             }
         )
     return made

@@ -26,7 +26,7 @@ from pycor_hooks.client import Connection
 from pycor_hooks.host_errors import InUse
 from pycor_hooks.install import LOCK, alone_in
 from pycor_hooks.output import Note
-from pycor_hooks.plan import label
+from pycor_hooks.plan import label, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,7 +91,7 @@ def check_unused(connections: Sequence[Connection]) -> None:
 def check_not_live() -> None:
     """Raise InUse, naming the containers, where an overlay is live."""
     found = [*registry.records(), *lost.records()]
-    live = [f"{label(one.project, one.name)} ({one.daemon})" for one in found]
+    live = [f"{name_of(one)} ({one.daemon})" for one in found]
     if live:
         raise InUse(
             users=f"the overlays of {', '.join(live)} are live",

@@ -18,7 +18,7 @@ from pycor_hooks.converge import converge
 from pycor_hooks.convergence import History, describe
 from pycor_hooks.errors import PycorError, StillHeld
 from pycor_hooks.logs import about, about_overlay
-from pycor_hooks.plan import Base, apart, label
+from pycor_hooks.plan import Base, apart, name_of
 from pycor_hooks.staleness import Reason
 from pycor_hooks.whereabouts import shown
 
@@ -135,7 +135,7 @@ class Upkeep:
             async with self._curing:
                 result = await how(found)
         except StillHeld as error:
-            log.debug("%s: not converged now: %s", _name(found), error)
+            log.debug("%s: not converged now: %s", name_of(found), error)
             again.append(found)
         except (OSError, PycorError) as error:
             self._tell(found, logging.ERROR, f"cannot be converged: {error}")
@@ -172,14 +172,14 @@ class Upkeep:
         if result.cured or result.frozen:
             log.info(
                 "%s: %d paths cured; frozen %d times, for at most %.0f ms",
-                _name(found),
+                name_of(found),
                 result.cured,
                 len(result.frozen),
                 1000 * max(result.frozen, default=0),
                 extra=about_overlay(found),
             )
         if Reason.REPLACED not in result.reasons.values():  # the reconciler has said that
-            self._tell(found, logging.WARNING, describe(result.reasons, _name(found)))
+            self._tell(found, logging.WARNING, describe(result.reasons, name_of(found)))
 
     def _tell(self, found: Record, level: int, text: str) -> None:
         """Log what is wrong with an overlay, unless that was the last thing said about it."""
@@ -187,7 +187,7 @@ class Upkeep:
         if text != self._told[base].get(found.directory):
             self._told[base][found.directory] = text
             if text:
-                log.log(level, "%s: %s", _name(found), text, extra=about_overlay(found))
+                log.log(level, "%s: %s", name_of(found), text, extra=about_overlay(found))
 
 
 def _update(base: Base, where: bool) -> Update | None:  # noqa: FBT001 - by asyncio.to_thread
@@ -202,10 +202,6 @@ def _converge_there(
     """As :func:`pycor_hooks.converge.converge`, wherever the volumes are."""
     with shown(found.daemon, apart=bool(found.namespace)):
         return converge(found, generation, touched, cure=cure)
-
-
-def _name(found: Record) -> str:
-    return label(found.project, found.name)
 
 
 def _describe(found: Update) -> str:

@@ -24,7 +24,7 @@ from pycor_hooks.commands import options
 from pycor_hooks.errors import PycorError, printable
 from pycor_hooks.host_errors import DaemonDown, NothingNamed
 from pycor_hooks.output import Column
-from pycor_hooks.plan import by_base, label
+from pycor_hooks.plan import by_base, label, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -135,7 +135,7 @@ def _converge(
         return _row(one, FAILED, str(error))
     if result is None or not result.reasons:
         return _row(one, REFRESHED, None)
-    return _row(one, STALE, convergence.describe(result.reasons, label(one.project, one.name)))
+    return _row(one, STALE, convergence.describe(result.reasons, name_of(one)))
 
 
 def _row(one: Record, result: str, reason: str | None) -> dict[str, object]:

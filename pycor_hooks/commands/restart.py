@@ -13,7 +13,7 @@ from pycor_hooks import output, rollout
 from pycor_hooks.commands import options, stale
 from pycor_hooks.errors import printable
 from pycor_hooks.host_errors import Stopped
-from pycor_hooks.plan import label
+from pycor_hooks.plan import label, name_of
 from pycor_hooks.renewal import renew
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def restart_command(
 
 
 def _names(records: Sequence[Record]) -> str:
-    names = ", ".join(label(one.project, one.name) for one in records)
+    names = ", ".join(name_of(one) for one in records)
     return f"; not begun: {names}" if names else ""
 
 

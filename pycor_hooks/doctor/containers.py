@@ -33,7 +33,7 @@ def check(
     ours = [container for container in chosen if container.hook]
     uppers = {one.label: (f"{one.where.volume()}/overlay/upper", devices_of(one)) for one in ours}
     if house.trouble:
-        uppers = {plan.label(r.project, r.name): (r.upperdir, set()) for r in house.records}
+        uppers = {plan.name_of(r): (r.upperdir, set()) for r in house.records}
     some = some or count(len(uppers), "container")
     if not house.trouble:
         cause = f"{some}: pre-start's checks pass, and so does a trial mount"

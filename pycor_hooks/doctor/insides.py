@@ -132,7 +132,7 @@ def _has(upper: str, machine_id: bytes) -> bool:
 
 def _uppers(base: Base) -> Iterator[tuple[str, str]]:
     """Label and upperdir of the containers on a base that were started once."""
-    found = {plan.label(one.project, one.name): one.upperdir for one in base.live}
+    found = {plan.name_of(one): one.upperdir for one in base.live}
     found |= {one.label: f"{one.where.volume()}/overlay/upper" for one in base.users}
     yield from ((label, path) for label, path in found.items() if is_directory(path))
 
