@@ -174,24 +174,15 @@ def pair_in_small_run(small_run: str, tmp_path: Path) -> Iterator[Pair]:  # noqa
     found.end()
 
 
-def test_a_full_run(small_run: str, pair_in_small_run: Pair, tally: Tally) -> None:
-    """A start that cannot be recorded is refused by name; the other container goes on."""
-    fault, pair = "disk full in /run", pair_in_small_run
-    with tally.injected(fault):
-        with full(small_run):
-            assert f"no space left at {record.RUN}" in pair.refusal()
-            pair.goes_on(noted=False)
-        tally.lost(fault, pair.lost())
-
-
-def test_a_run_without_room_for_a_file(
-    small_run: str, pair_in_small_run: Pair, tally: Tally
+@pytest.mark.parametrize("directories", [0, 10], ids=["for nothing", "for directories"])
+def test_a_full_run(
+    small_run: str, pair_in_small_run: Pair, tally: Tally, directories: int
 ) -> None:
-    """There is room for directories, and none for what a record holds."""
+    """With room for directories at most a start is refused by name; the other one goes on."""
     fault, pair = "disk full in /run", pair_in_small_run
     with tally.injected(fault):
         with full(small_run):
-            for number in range(10):
+            for number in range(directories):
                 os.rmdir(f"{small_run}/ballast/{number}")
             assert f"no space left at {record.RUN}" in pair.refusal()
             pair.goes_on(noted=False)

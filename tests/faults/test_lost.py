@@ -113,14 +113,19 @@ def test_a_stop_without_a_record(web: Inhabited, damage: Damage, tally: Tally) -
         web.stop()
 
 
+def late_post_stop(web: Inhabited) -> None:
+    """Run post-stop for another start of the container."""
+    late = web.new_monitor()
+    assert web.hook("post-stop", monitor=late) == 0
+    late.kill()
+
+
 def test_a_late_post_stop_leaves_an_unrecorded_overlay(web: Inhabited, tally: Tally) -> None:
     """Whose start an overlay without a record is of cannot be told; it is in use, so it stays."""
     name = name_of(deleted)
     with tally.injected(name):
         os.unlink(f"{web.directory}/state")
-        late = web.new_monitor()
-        assert web.hook("post-stop", monitor=late) == 0
-        late.kill()
+        late_post_stop(web)
         tally.lost(name, web.wrong_unmounts())
     web.stop()
 
@@ -133,9 +138,7 @@ def test_a_record_that_names_other_processes(web: Inhabited, tally: Tally) -> No
         changed.monitor = changed.init = 4194305  # above pid_max
         changed.write()
         assert once([web.daemon]) == 0
-        late = web.new_monitor()
-        assert web.hook("post-stop", monitor=late) == 0
-        late.kill()
+        late_post_stop(web)
         tally.lost(name, web.wrong_unmounts())
     web.stop()
 

@@ -83,6 +83,13 @@ def monitors_are_in(containers: list[Instance]) -> set[str]:
     return found
 
 
+def reboot_into_new_namespace(webs: list[Instance]) -> None:
+    """Reboot the first one, inside: its new monitor is in the daemon's namespace of now."""
+    webs[0].run("reboot")
+    until(lambda: len(monitors_are_in(webs)) == 2, what="web1 is in the new namespace")
+    until(lambda: webs[0].status == "Running", what="web1 runs again")
+
+
 def test_the_daemon_s_namespace_is_as_a_snap_s(snap: SnapDaemon) -> None:
     """No Python, no hooks, other libraries, and a namespace that is not process 1's."""
     assert snap.inside("/usr/bin/python3", "-c", "pass").returncode
@@ -147,9 +154,7 @@ def test_a_refresh_with_another_base(
     assert_whole(overlays, webs)
     update(overlays, "other-base")
     assert_seen(webs, "other-base")
-    webs[0].run("reboot")
-    until(lambda: len(monitors_are_in(webs)) == 2, what="web1 is in the new namespace")
-    until(lambda: webs[0].status == "Running", what="web1 runs again")
+    reboot_into_new_namespace(webs)
     webs[1].stop()
     webs[1].wait("Stopped")
     webs[1].start()
@@ -293,7 +298,5 @@ def test_a_unit_with_private_mounts(overlays: Overlays, watcher: Watcher) -> Non
     assert_whole(overlays, webs)
     update(overlays, "private")
     assert_seen(webs, "private")
-    webs[0].run("reboot")
-    until(lambda: len(monitors_are_in(webs)) == 2, what="web1 is in the new namespace")
-    until(lambda: webs[0].status == "Running", what="web1 runs again")
+    reboot_into_new_namespace(webs)
     assert_whole(overlays, webs)
