@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from bench.figures import paired, seconds, write
 from lab import mounts
-from lab.liblxc import Container, make_base
+from lab.liblxc import Container, compiled_hooks, make_base
 from pycor_hooks import namespaces, takedown
 
 if TYPE_CHECKING:
@@ -49,11 +49,12 @@ def start_of(container: Container) -> Callable[[], float]:
 
 def container_on(root: str, name: str, owner: int) -> Container:
     """A container of a daemon of its own, on a base stored as ``owner``."""
-    daemon = os.path.join(root, name)
+    daemon, prefix = os.path.join(root, name), os.path.join(root, f"{name}-prefix")
     os.mkdir(daemon)
+    os.mkdir(prefix)
     make_base(daemon, owner=owner)
     container = Container(daemon, "web1")
-    container.idmap = IDMAP
+    container.idmap, container.hooks = IDMAP, compiled_hooks(prefix)
     return container
 
 
@@ -69,7 +70,7 @@ def main() -> None:
         }
         live = [Container(equal.daemon, f"live{number}") for number in range(LIVE)]
         for container in live:
-            container.idmap = IDMAP
+            container.idmap, container.hooks = IDMAP, equal.hooks
             start_of_live(container)
         figures["equal_ids_300_live"] = paired(RUNS, start_of(equal), bare_interpreter)
         figures["mapped_ids_300_live"] = paired(RUNS, start_of(mapped), bare_interpreter)

