@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lab.traffic import Traffic
 
 NAMES = ("web1", "web2", "web3")
-IN_PLACE, BY_SOCKET = "web2", "web3"
 
 
 class Update(Story):
@@ -42,7 +41,7 @@ class Update(Story):
             self.lxc("launch", "overlay", name)
             container = self.overlays.client.instance(name)
             container.wait_booted()
-            serving.set_up(container, by_socket=name == BY_SOCKET)
+            serving.set_up(container)
             self.containers.append(container)
         self.wait_converged(1)
 
@@ -96,11 +95,10 @@ class Update(Story):
 
     def restart(self, asking: Traffic) -> None:
         """Restart what may be restarted."""
-        say(f"nginx of {IN_PLACE} in place, as its package does; all else is restarted")
+        say(f"All is restarted that may be; nginx by {serving.RESTART}, which is the base's")
         began = time.monotonic()
-        self.lxc("exec", IN_PLACE, "--", *serving.IN_PLACE)
         self.command("restart", check=False)
-        say(f"What became of the requests meanwhile ({BY_SOCKET}: systemd holds nginx's sockets)")
+        say("What became of the requests meanwhile")
         self.answered(asking, began)
 
     def finish(self) -> None:

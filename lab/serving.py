@@ -27,39 +27,13 @@ _SET_UP = """
 echo "$0" >/var/www/html/own.html
 ln -s /usr/share/nginx/html/index.html /var/www/html/packaged.html
 """
-# systemd holds the listening sockets while nginx restarts, and hands them over as an nginx does
-# to the one that replaces it (NGINX, in ngx_add_inherited_sockets()); such a one does not fork.
-_BY_SOCKET = """
-cat >/etc/systemd/system/nginx.socket <<END
-[Socket]
-ListenStream=0.0.0.0:80
-ListenStream=[::]:80
-BindIPv6Only=ipv6-only
-[Install]
-WantedBy=sockets.target
-END
-mkdir -p /etc/systemd/system/nginx.service.d
-cat >/etc/systemd/system/nginx.service.d/socket.conf <<END
-[Unit]
-Requires=nginx.socket
-After=nginx.socket
-[Service]
-Type=exec
-PIDFile=
-Environment=NGINX=3:4;
-ExecStart=
-ExecStart=/usr/sbin/nginx -g "daemon off;"
-ExecStop=
-KillSignal=SIGQUIT
-END
-systemctl daemon-reload
-systemctl stop nginx
-systemctl --quiet enable --now nginx.socket
-systemctl start nginx
+RESTART = "/etc/needrestart/restart.d/nginx.service"
+_RESTART = """\
+#!/bin/sh
+exec /etc/init.d/nginx upgrade
 """
-IN_PLACE = ("/etc/init.d/nginx", "upgrade")
-"""How the package's postinst brings a running nginx to its new code: a new one takes the sockets
-over, and the old one leaves when it has answered."""
+"""How to bring nginx to its new code, as its own postinst does: a new one takes the sockets over,
+and the old one leaves when it has answered."""
 UPGRADE = (
     *("env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_SUSPEND=1"),
     *("sh", "-c", f"apt-get -qy install {rebuilt.PLACE}/*.deb"),
@@ -76,18 +50,18 @@ def make_base(daemon: Daemon, image: str, name: str) -> Instance:
         name: of the base.
     """
     daemon.client("image", "import", image, "--alias", _IMAGE)
-    return overlays.make_base(daemon.client, _IMAGE, name)
+    base = overlays.make_base(daemon.client, _IMAGE, name)
+    script = os.path.join(daemon.world.directory, os.path.basename(RESTART))
+    with open(script, "w", encoding="ascii") as file:
+        file.write(_RESTART)
+    place = f"{name}{os.path.dirname(RESTART)}/"
+    daemon.client("file", "push", "--create-dirs", "--mode=755", script, place)
+    return base
 
 
-def set_up(container: Instance, *, by_socket: bool) -> None:
-    """Have a booted container serve its pages.
-
-    Args:
-        container: on the base.
-        by_socket: whether nginx gets its sockets from systemd, and not as Debian has it.
-    """
-    script = _SET_UP + (_BY_SOCKET if by_socket else "")
-    container.exec("sh", "-ec", script, container.name)
+def set_up(container: Instance) -> None:
+    """Have a booted container on the base serve its pages."""
+    container.exec("sh", "-ec", _SET_UP, container.name)
 
 
 def upgrade(base: Instance) -> str:

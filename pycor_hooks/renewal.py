@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import execution, oldcode, procs, restarting, unitstates
+from pycor_hooks import execution, oldcode, procs, restartd, restarting, unitstates
 from pycor_hooks.client import Connection
 from pycor_hooks.errors import PycorError
 from pycor_hooks.host_errors import ExecFailed
@@ -31,6 +31,8 @@ REEXEC = 20.0
 """Seconds that systemd has to execute itself."""
 SETTLE = 1.5
 """Seconds in which a unit that was restarted well may show that it was not."""
+LEAVE = 10.0
+"""Seconds that the old processes of a unit may take to leave, once new ones do their work."""
 TRIES = 3
 """Times that the states are asked for: LXD may lose what a short command has written."""
 
@@ -55,7 +57,7 @@ def renew(record: Record, *, dry: bool = False) -> Outcome:
     said: list[str] = []
     try:
         for plan in map(restarting.plan, oldcode.look(base, [record])):
-            said += [f"would {what}" for what in _doings(plan)] if dry else []
+            said += [f"would {what}" for what in _doings(record, plan)] if dry else []
             said += _left(record, plan if dry else _Renewal(record).run(plan, said))
     except (OSError, ValueError, PycorError) as error:
         return Outcome(record, [_with(name, line) for line in said], str(error))
@@ -67,11 +69,15 @@ def _with(name: str, line: str) -> str:
     return Note(text) if isinstance(line, Note) else text
 
 
-def _doings(plan: Plan) -> Iterator[str]:
+def _doings(record: Record, plan: Plan) -> Iterator[str]:
     if plan.reexec:
         yield "have systemd execute itself anew"
-    if plan.units:
-        yield f"restart {', '.join(plan.units)}"
+    scripts = restartd.find(record, plan.units)
+    for script in scripts.values():
+        yield f"run {script}"
+    units = [unit for unit in plan.units if unit not in scripts]
+    if units:
+        yield f"restart {', '.join(units)}"
 
 
 def _left(record: Record, plan: Plan) -> Iterator[Note]:
@@ -115,8 +121,7 @@ class _Renewal:
                 self._reexec()
                 said.append("systemd has executed itself anew")
             if units:
-                self._restart(units, before)
-                said.append(f"restarted {', '.join(units)}")
+                self._restart(units, before, said)
         return plan
 
     def _run(self, *words: str, timeout: float = ASK) -> Done:
@@ -143,17 +148,38 @@ class _Renewal:
                 )
             time.sleep(0.1)
 
-    def _restart(self, units: Sequence[str], before: dict[str, State]) -> None:
-        done = self._run("systemctl", "restart", "--", *units, timeout=RESTART)
+    def _restart(self, units: Sequence[str], before: dict[str, State], said: list[str]) -> None:
+        """Restart units, each in the way that the container has for it."""
+        scripts = restartd.find(self._record, units)
+        for unit, script in scripts.items():
+            self._change([unit], before, script)
+            said.append(f"restarted {unit} by {script}")
+        others = [unit for unit in units if unit not in scripts]
+        if others:
+            self._change(others, before, "systemctl", "restart", "--", *others)
+            said.append(f"restarted {', '.join(others)}")
+
+    def _change(self, units: Sequence[str], before: dict[str, State], *words: str) -> None:
+        done = self._run(*words, timeout=RESTART)
         if not done.status:
-            time.sleep(SETTLE)
+            self._settle(units)
         troubles = list(unitstates.troubles(before, self._states(), units))
         if done.status and not troubles:
             troubles = [_complaint(done)]
         if troubles:
             raise ExecFailed(
-                words="systemctl restart", name=self._record.name, reason="; ".join(troubles)
+                words=" ".join(words[:2]), name=self._record.name, reason="; ".join(troubles)
             )
+
+    def _settle(self, units: Sequence[str]) -> None:
+        """Wait until a fault would show, and until who only answers its last requests is gone."""
+        time.sleep(SETTLE)
+        init, deadline = self._record.init, time.monotonic() + LEAVE
+        while time.monotonic() < deadline and any(
+            procs.unit(pid) in units and oldcode.is_deleted(pid)
+            for pid in procs.of_containers([init])[init]
+        ):
+            time.sleep(0.1)
 
 
 def _may_restart(state: State | None) -> bool:
@@ -162,5 +188,6 @@ def _may_restart(state: State | None) -> bool:
 
 
 def _complaint(done: Done) -> str:
-    """What a command complained of at first: what follows it of systemctl are hints."""
-    return next((line for line in done.errors.splitlines() if line.strip()), "")
+    """What a command that failed complained of at first; what systemctl adds are hints."""
+    nothing = f"it ended with status {done.status}" if done.status else ""
+    return next((line for line in done.errors.splitlines() if line.strip()), nothing)

@@ -48,6 +48,13 @@ for top in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
     echo $! >"$top/system.slice/$0/cgroup.procs"
 done
 """
+OWN_WAY = "/etc/needrestart/restart.d/frail.service"
+_OWN_WAY = """
+mkdir -p "${0%/*}"
+printf '#!/bin/sh\nsystemctl restart frail; touch /var/own-way\n' >"$0"
+chmod 755 "$0"
+echo exit 1 >"${0%/*}/systemd-journald.service"  # not to be executed
+"""
 FRAIL = """\
 [Service]
 ExecStart=/bin/sh -c "test ! -e /etc/broken || exit 3; exec sleep 1000"
@@ -125,7 +132,8 @@ def check_stop(overlays: Overlays, web1: Instance) -> None:
 def test_stale_and_restart(debian_overlays: Overlays, watcher: Watcher) -> None:
     """Who runs old code is named, daemon or not; restart brings it to the new, or says why not.
 
-    It stops where a unit fails; a container that has chosen so is restarted by the watcher.
+    It stops where a unit fails; a container that has chosen so is restarted by the watcher, and
+    a unit in the way that the container has for it.
     """
     overlays, base = debian_overlays, debian_overlays.base
     with ThreadPoolExecutor() as pool:
@@ -135,12 +143,15 @@ def test_stale_and_restart(debian_overlays: Overlays, watcher: Watcher) -> None:
         ]
         auto, web1, web2 = (each.result() for each in making)
     web2.exec("sh", "-ec", _IN_CGROUP, HOSTILE)
+    auto.exec("sh", "-ec", _OWN_WAY, OWN_WAY)
     wait_converged(overlays, auto, web1, web2)
     assert rows(overlays) == []
     with stopped(base):
         replace(base, *SYSTEM)
     wait_converged(overlays, auto, web1, web2)
-    watcher.wait_log("auto: restarted frail.service, ", timeout_s=30)
+    watcher.wait_log(f"auto: restarted frail.service by {OWN_WAY}", timeout_s=30)
+    watcher.wait_log("auto: restarted systemd-journald.service", timeout_s=30)
+    assert os.path.exists(f"{auto.upper}/var/own-way")
     assert units(overlays, auto) == NOT_BLINDLY
     assert watcher.usage.peak < CONVERGING_KIB
 
