@@ -158,24 +158,37 @@ class Freezer:
 
     def tasks(self) -> Iterator[int]:
         """Every thread of it, as the host numbers them."""
-        for directory, _, files in os.walk(self._own.directory):
-            if self._own.tasks in files:
+        pending = [self._own.directory]  # and no recursion: the container makes what is below
+        while pending:
+            directory = pending.pop()
+            with contextlib.suppress(OSError):  # removed
+                with os.scandir(directory) as entries:
+                    pending += [each.path for each in entries if each.is_dir()]
                 try:
-                    yield from map(int, _read(f"{directory}/{self._own.tasks}").split())
+                    found = _read(f"{directory}/{self._own.tasks}").split()
                 except OSError:
-                    continue  # removed, or a domain that is none (EOPNOTSUPP)
+                    continue  # a domain that is none (EOPNOTSUPP)
+                yield from map(int, found)
+
+
+def cgroups(pid: int) -> list[tuple[str, str]]:
+    """The controllers of each hierarchy of cgroups, and where in it a process is (cgroups(7)).
+
+    A container names the cgroups below its own as it likes, in any bytes but those of a newline.
+    None where the process is gone.
+    """
+    try:
+        with open(f"/proc/{pid}/cgroup", "rb") as file:
+            text = os.fsdecode(file.read())
+    except OSError:
+        return []
+    lines = [line.split(":", 2) for line in text.split("\n") if line]
+    return [(controllers, path) for _, controllers, path in lines]
 
 
 def _cgroups(pid: int) -> Iterator[_Version2 | _Version1]:
     """The cgroups of a container that can be frozen, the one for us first."""
-    try:
-        lines = _read(f"/proc/{pid}/cgroup").splitlines()
-    except OSError:
-        return
-    paths = {}
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        paths[controllers] = _payload(path)
+    paths = {controllers: _payload(path) for controllers, path in cgroups(pid)}
     for tree in _UNIFIED:
         directory = tree + paths.get("", "")
         if paths.get("") and os.path.exists(f"{directory}/{_Version2.knob}"):
@@ -195,10 +208,10 @@ def _payload(path: str) -> str:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
+    with open(path, "rb") as file:  # no codec to be loaded, which may not be in this namespace
+        return file.read().decode().strip()
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
+    with open(path, "wb") as file:
+        file.write(text.encode())

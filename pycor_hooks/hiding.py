@@ -38,13 +38,16 @@ class Hiding:
 
     def of(self, path: str) -> Upper:
         """What it says of a path, relative to the container's root."""
-        above = self._of_directory(path.rpartition("/")[0])
+        above, end = self._of_directory(""), path.find("/")
+        while above is Upper.MERGES and end >= 0:
+            above, end = self._of_directory(path[:end]), path.find("/", end + 1)
         return self._look(path) if above is Upper.MERGES else above
 
     def _of_directory(self, path: str) -> Upper:
+        """The same for a directory, all above which are merged."""
         known = self._directories.get(path)
         if known is None:
-            known = self._directories[path] = self.of(path) if path else self._look("")
+            known = self._directories[path] = self._look(path)
         return known
 
     def _look(self, path: str) -> Upper:

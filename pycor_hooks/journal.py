@@ -234,5 +234,5 @@ def _parse(text: str, name: str) -> Intent:
 
 
 def _boot() -> str:
-    with open(_BOOT, encoding="ascii") as file:
-        return file.read().strip()
+    with open(_BOOT, "rb") as file:  # no codec to be loaded, which may not be in this namespace
+        return file.read().decode().strip()

@@ -83,20 +83,25 @@ class Parents:
 
         False where there is no such directory, or somebody has changed what it is like.
         """
+        pending = [path]  # and no recursion: it may be as deep as the container likes
+        while pending:
+            one = pending.pop()
+            names = self._names_in(one, upper) if one in self.known else None
+            if names is None:
+                return False
+            pending += [f"{one}/{name}" for name in names]
+        return True
+
+    def _names_in(self, path: str, upper: Tree) -> list[str] | None:
+        """What is in a directory that is as a cure left it; None where it is not."""
         try:
             descriptor = upper.open(path)
         except OSError:
-            return False
+            return None
         try:
-            names = os.listdir(descriptor) if self.is_as_left(path, descriptor) else None
+            return os.listdir(descriptor) if self.is_as_left(path, descriptor) else None
         finally:
             os.close(descriptor)
-        if names is None:
-            return False
-        below = [f"{path}/{name}" for name in names]
-        return all(one in self.known for one in below) and all(
-            self.holds_nothing_own(one, upper) for one in below
-        )
 
     def save(self) -> None:
         """Write the record, so that it outlives a power failure; none where nothing is known.

@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import kernel
+from pycor_hooks.freezer import cgroups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -103,8 +104,7 @@ def unit(pid: int) -> str | None:
 
     Of several below each other, as in a user's session, it is the system manager's.
     """
-    for line in _read(pid, "cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
+    for controllers, path in cgroups(pid):
         if controllers in {"", "name=systemd"}:
             parts = path.split("/")
             payloads = [at for at, part in enumerate(parts) if part.startswith("lxc.payload")]

@@ -140,6 +140,11 @@ class Upkeep:
         except (OSError, PycorError) as error:
             self._tell(found, logging.ERROR, f"cannot be converged: {error}")
             return 1
+        except Exception as error:  # whatever one container can bring about
+            log.debug("%s", name_of(found), exc_info=True)
+            text = f"cannot be converged: unforeseen {type(error).__name__}: {error}"
+            self._tell(found, logging.ERROR, f"{text}: please report it")
+            return 1
         else:
             if result is not None:
                 self._report(found, result)

@@ -12,7 +12,7 @@ import pytest
 
 from lab.payload import Payload
 from lab.wait import until
-from pycor_hooks import freezer
+from pycor_hooks import freezer, procs
 from pycor_hooks.errors import CannotFreeze
 from pycor_hooks.freezer import Freezer
 
@@ -85,6 +85,24 @@ def test_what_is_in_cgroups_below(payload: Payload, version: int) -> None:
     assert payload.frozen() == []
     payload.kill()
     until(lambda: removed(f"{payload.version2}/below"), what=f"version {version} is empty")
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"a\rb", "\u2028".encode(), b"lxc.payload.other"])
+@pytest.mark.parametrize("version", [2], indirect=True)
+def test_a_cgroup_by_any_name(payload: Payload, version: int, name: bytes) -> None:
+    """A container that is in a cgroup below its own, called as it likes, is frozen as a whole."""
+    inside = payload.run("sleep", "infinity")
+    below = f"{payload.version2}/{os.fsdecode(name)}"
+    os.mkdir(below)
+    with open(f"{below}/cgroup.procs", "w") as file:
+        file.write(str(inside.pid))
+    with contextlib.closing(Freezer(inside.pid)) as made:
+        made.freeze(1)
+        assert list(made.tasks()) == [inside.pid]
+        assert payload.frozen() == [version]
+    assert procs.unit(inside.pid) is None
+    payload.kill()
+    until(lambda: removed(below), what="it is empty")
 
 
 def removed(directory: str) -> bool:

@@ -130,7 +130,7 @@ SITES = {
     ("instance", "state_of", "escape(daemon)"): "two names below STATE, neither with a slash",
     ("journal", "read", "CURE"): "text for an error",
     ("journal", "_parse", "CURE"): "text for an error",
-    ("parents", "holds_nothing_own", "path"): "a name in a list, opened beneath upper (Tree)",
+    ("parents", "holds_nothing_own", "one"): "a name in a list, opened beneath upper (Tree)",
     ("parents", "_read", "self._own"): "overlay/ in the volume",
     ("freezer", "_payload", "parts[:count]"): "the name of a cgroup",
 }
