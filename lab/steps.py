@@ -126,7 +126,7 @@ def names(line: str, step: Step, error: str) -> bool:
         error: one of ERRORS.
     """
     texts = [os.strerror(getattr(errno, error)), ": cannot be loaded: ", f" {step.call}("]
-    texts.append(": No module named ")  # for a directory that could not be looked into
+    texts += [": No module named ", ": cannot import name "]  # what importlib makes of a stat(2)
     return any(text in line for text in texts)
 
 

@@ -105,14 +105,27 @@ def command_socket(lxcpath: str, key: str) -> bytes:
 
 
 def _monitor_of(lxcpath: str, key: str) -> int:
-    """The process of our own user's that has the title which liblxc gives a monitor, or 0."""
+    """The process of our own user's that has the title which liblxc gives a monitor, or 0.
+
+    A container can give its processes any title, but they are not in our pid namespace.
+    """
     title = os.fsencode(f"[lxc monitor] {lxcpath} {key}\0")
+    own = b"\nUid:\t%d\t" % os.geteuid()
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        if _read_of(pid, "cmdline").startswith(
-            title
-        ) and b"\nUid:\t%d\t" % os.geteuid() in _read_of(pid, "status"):
+        if (
+            _read_of(pid, "cmdline").startswith(title)
+            and own in _read_of(pid, "status")
+            and _in_our_pid_namespace(pid)
+        ):
             return int(pid)
     return 0
+
+
+def _in_our_pid_namespace(pid: str) -> bool:
+    try:
+        return os.path.samefile(f"/proc/{pid}/ns/pid", "/proc/self/ns/pid")
+    except OSError:  # it is gone
+        return False
 
 
 def _read_of(pid: str, name: str) -> bytes:

@@ -81,8 +81,8 @@ def compare(directory: str, rootfs: str, identity: str) -> Update:
             )
         except FileNotFoundError:
             return begin(directory, rootfs, identity)
-        before = int(words[0])
-        if not instance.same_tree(words[1], identity):
+        before, tree = _head(words, directory)
+        if not instance.same_tree(tree, identity):
             return begin(directory, rootfs, identity)
         counts = dict.fromkeys(manifest.KINDS, 0)
         new, changes = (
@@ -116,9 +116,19 @@ def _last(directory: str) -> int:
         contextlib.suppress(FileNotFoundError, BadState),
         entryfile.opened(f"{directory}/manifest", MANIFEST_MAGIC) as (words, _),
     ):
-        numbers.append(int(words[0]))
+        numbers.append(_head(words, directory)[0])
     numbers += [number for number, _ in _history(directory)]
     return max(numbers)
+
+
+def _head(words: list[str], directory: str) -> tuple[int, str]:
+    """The generation and the tree that the first line of a manifest names."""
+    try:
+        generation, tree = words
+        return int(generation), tree
+    except ValueError as error:
+        reason = "its first line is cut off or garbled"
+        raise BadState(path=f"{directory}/manifest", reason=reason) from error
 
 
 def _history(directory: str) -> list[tuple[int, str]]:

@@ -109,12 +109,15 @@ def _unused(record: Record) -> bool:
 
     A state file that somebody else wrote may name any process.
     """
-    if not gone(record):
-        return False
+    return gone(record) and not inhabited(record.merged)
+
+
+def inhabited(merged: str) -> bool:
+    """Whether a process lives in the overlay that is mounted there, whatever is recorded."""
     from pycor_hooks import lost  # noqa: PLC0415 - the hooks' usual way does without
 
-    mount = lost.our_mounts(mountinfo.read()).get(record.merged)
-    return mount is None or not lost.inhabitant(mount.device)
+    mount = lost.our_mounts(mountinfo.read()).get(merged)
+    return mount is not None and bool(lost.inhabitant(mount.device))
 
 
 def places(place: Place, record: Record | None) -> list[Place]:

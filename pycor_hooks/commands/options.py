@@ -81,7 +81,10 @@ def complete_live(
     _context: click.Context, _argument: click.Parameter, incomplete: str
 ) -> list[str]:
     """The names of live containers, for the shell."""
-    keys = [os.path.basename(path) for path in registry.directories()]
+    try:
+        keys = [os.path.basename(path) for path in registry.directories()]
+    except PermissionError:  # by whoever types: sudo pycor-hooks status <TAB>
+        return []
     labels = [label(*record.split_key(key)) for key in keys]
     return sorted(text for text in labels if text.startswith(incomplete))
 

@@ -3,8 +3,8 @@
 
 Ours for certain is an overlay with our source, below RUN or on a container's rootfs, and a
 directory below RUN. It is left behind when neither the start that is recorded for it lives nor,
-where nothing is recorded, a container of that name; and nobody holds its lock. All of it is
-looked at again under that lock before anything is done.
+where nothing is recorded, a container of that name; no process lives in it, whatever is recorded;
+and nobody holds its lock. All of it is looked at again under that lock before anything is done.
 """
 
 from __future__ import annotations
@@ -112,6 +112,7 @@ def look(directory: str) -> list[Left]:
     whose = instance.Instance(daemon, project, name)
     recorded = takedown.recorded(directory)
     lives = whose.running() if recorded is None else not takedown.gone(recorded)
+    lives = lives or takedown.inhabited(f"{directory}/merged")
     found = [] if lives else _remains(directory)
     if any(map(kernel.is_mount_root, overlay.staged_in(directory))):
         found.append(LAYER)

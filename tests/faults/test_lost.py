@@ -13,6 +13,8 @@ import pytest
 from lab import starts
 from lab.overlays import COMMAND
 from pycor_hooks import kernel, record, registry
+from pycor_hooks.doctor import leaks
+from pycor_hooks.doctor.check import OK
 from pycor_hooks.host_errors import InUse
 from pycor_hooks.live import Records
 from pycor_hooks.reconciler import Reconciler
@@ -139,8 +141,24 @@ def test_a_record_that_names_other_processes(web: Inhabited, tally: Tally) -> No
         changed.write()
         assert once([web.daemon]) == 0
         late_post_stop(web)
+        assert list(leaks.check_left(leaks.find([web.daemon]), fix=True)) == []
         tally.lost(name, web.wrong_unmounts())
     web.stop()
+
+
+def test_doctor_beside_an_unrecorded_overlay_in_use(web: Inhabited, tally: Tally) -> None:
+    """With the record lost and the monitor killed, doctor --fix leaves what its init lives in."""
+    name = name_of(deleted)
+    with tally.injected(name):
+        os.unlink(f"{web.directory}/state")
+        web.kill_monitor()
+        assert list(leaks.check_left(leaks.find([web.daemon]), fix=True)) == []
+        tally.lost(name, web.wrong_unmounts())
+        web.kill_init()
+        fixed = list(leaks.check_left(leaks.find([web.daemon]), fix=True))
+        assert [(one.state, one.cause) for one in fixed] == [(OK, f"{leaks.OVERLAY}: taken down")]
+    assert web.pre_start() == 0
+    assert web.hook("post-stop") == 0
 
 
 def test_a_start_beside_an_unrecorded_overlay_in_use(web: Inhabited, tally: Tally) -> None:

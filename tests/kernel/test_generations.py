@@ -238,7 +238,7 @@ def test_killed_while_it_writes(base: str, of: Base, *, published: bool) -> None
     assert since(of, 1) == [("usr/bin/fresh", "added")]
 
 
-@pytest.mark.parametrize("length", [0, 30, 300])
+@pytest.mark.parametrize("length", [0, 22, 23, 25, 30, 300])
 def test_damaged_manifest(base: str, of: Base, length: int) -> None:
     """A manifest that is not whole is written anew; the generation does not begin again."""
     generations.update(of)

@@ -134,6 +134,37 @@ def test_a_monitor_too_busy_to_answer_runs(web: tuple[Instance, socket.socket]) 
 
 
 @pytest.mark.host_root
+def test_a_process_of_a_container_is_no_monitor() -> None:
+    """A privileged one's root is our own user, and gives its processes any title."""
+    found = Instance(f"/nowhere/{os.getpid()}", "default", "web1")
+    title = f"[lxc monitor] {found.daemon}/containers web1"
+    script = f"exec -a '{title}' sleep infinity"
+    apart = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    with subprocess.Popen([title, "infinity"], executable="/bin/sleep") as monitor:
+        try:
+            until(lambda: found.monitor() == monitor.pid, what="it is seen")
+        finally:
+            monitor.kill()
+    with subprocess.Popen([*apart, "bash", "-c", script]) as impostor:
+        children = f"/proc/{impostor.pid}/task/{impostor.pid}/children"
+        try:
+            until(lambda: _titles(children) == [title], what="the impostor runs")
+            assert found.monitor() == 0
+        finally:
+            impostor.kill()
+
+
+def _titles(children: str) -> list[str]:
+    with open(children) as file:
+        pids = file.read().split()
+    titles = []
+    for pid in pids:
+        with open(f"/proc/{pid}/cmdline") as file:
+            titles.append(file.read().split("\0")[0])
+    return titles
+
+
+@pytest.mark.host_root
 @pytest.mark.parametrize("queue", [0, 5])
 def test_another_user_who_listens_in_its_place_is_not_its_monitor(queue: int) -> None:
     """Anybody may listen on an abstract name, and give a process any title."""
