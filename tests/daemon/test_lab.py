@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -189,7 +190,7 @@ def test_a_leak_of_any_kind_is_named(
     other = Watch(installed.daemon, str(tmp_path))
     (tmp_path / "new").touch()
     # not the real word: it would be a leak to every other lab on this kernel
-    monkeypatch.setattr(leaks, "COMPLAINT", "pycor-lab-test:")
+    monkeypatch.setattr(leaks, "COMPLAINT", re.compile("pycor-lab-test:"))
     with open("/dev/kmsg", "w", encoding="ascii") as log:
         log.write("pycor-lab-test: written by the test of the lab, no complaint\n")
     assert [line.partition(":")[0] for line in other.lasting()] == ["kernel log", "base", "base"]
