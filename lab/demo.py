@@ -37,7 +37,6 @@ class Demo(Story):
 
     def __init__(self, daemon: Daemon) -> None:
         super().__init__(daemon, "base")
-        self.containers: list[Instance] = []
         self.figures: list[tuple[str, str, str]] = []
 
     def make_base(self, image: str) -> None:
@@ -100,6 +99,7 @@ class Demo(Story):
     def show_writes(self) -> None:
         """What each container has written for itself."""
         say("What each one wrote, and nobody else sees")
+        self.wait_converged(2)
         self.command("status", "--size")
         for web in self.containers:
             self.lxc("exec", web.name, "--", "cat", "/srv/index.html")

@@ -14,13 +14,11 @@ import shlex
 import time
 from typing import TYPE_CHECKING
 
-from lab import debian, live, serving, traffic
+from lab import debian, serving, traffic
 from lab.story import Story, run, say, stay
-from lab.wait import until
 from lab.watcher import Watcher
 
 if TYPE_CHECKING:
-    from lab.client import Instance
     from lab.daemon import Daemon
     from lab.traffic import Traffic
 
@@ -29,10 +27,6 @@ NAMES = ("web1", "web2", "web3")
 
 class Update(Story):
     """The steps of the story, in order."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        super().__init__(daemon, "base")
-        self.containers: list[Instance] = []
 
     def launch(self) -> None:
         """Containers that serve, launched when the watcher runs."""
@@ -44,13 +38,6 @@ class Update(Story):
             serving.set_up(container)
             self.containers.append(container)
         self.wait_converged(1)
-
-    def wait_converged(self, generation: int) -> None:
-        """Wait until all have converged with a generation of the base."""
-        until(
-            lambda: all(live.of(one).converged == generation for one in self.containers),
-            what=f"all have converged with generation {generation}",
-        )
 
     def ask(self) -> Traffic:
         """Have pages asked for."""
@@ -110,7 +97,7 @@ class Update(Story):
 
 def tell(daemon: Daemon, image: str) -> None:
     """Tell the story."""
-    story = Update(daemon)
+    story = Update(daemon, "base")
     serving.make_base(daemon, image, "base")
     story.overlays.install()
     with Watcher(daemon) as watcher:

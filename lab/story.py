@@ -9,14 +9,16 @@ import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from lab import debian, pidns
+from lab import debian, live, pidns
 from lab.daemon import Daemon
 from lab.overlays import Overlays
+from lab.wait import until
 from lab.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lab.client import Instance
     from lab.debian import Recipe
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -42,6 +44,7 @@ class Story:
         self.daemon = daemon
         self.overlays = Overlays(daemon, base)
         self.base = self.overlays.base
+        self.containers: list[Instance] = []
 
     def typed(self, command: str) -> None:
         """Show a command."""
@@ -61,6 +64,13 @@ class Story:
         self.typed(f"pycor-hooks {shlex.join(words)}")
         if printed := self.overlays.pycor_hooks(*words, check=check).stdout.rstrip():
             print(printed, flush=True)
+
+    def wait_converged(self, generation: int) -> None:
+        """Wait until all containers have converged with a generation of the base."""
+        until(
+            lambda: all(live.of(one).converged == generation for one in self.containers),
+            what=f"all have converged with generation {generation}",
+        )
 
 
 def run(tell: Callable[[Daemon, str], None], recipe: Recipe) -> None:
