@@ -16,7 +16,7 @@ import contextlib
 import os
 import time
 
-from pycor_hooks import kernel
+from pycor_hooks import instance, kernel
 from pycor_hooks.errors import CannotFreeze
 
 TYPE_CHECKING = False
@@ -175,15 +175,11 @@ def cgroups(pid: int) -> list[tuple[str, str]]:
     """The controllers of each hierarchy of cgroups, and where in it a process is (cgroups(7)).
 
     A container names the cgroups below its own as it likes, in any bytes but those of a newline.
-    None where the process is gone.
+    There are none where the process is gone.
     """
-    try:
-        with open(f"/proc/{pid}/cgroup", "rb") as file:
-            text = os.fsdecode(file.read())
-    except OSError:
-        return []
-    lines = [line.split(":", 2) for line in text.split("\n") if line]
-    return [(controllers, path) for _, controllers, path in lines]
+    lines = os.fsdecode(instance.read_of(pid, "cgroup")).split("\n")
+    fields = [line.split(":", 2) for line in lines if line]
+    return [(controllers, path) for _, controllers, path in fields]
 
 
 def _cgroups(pid: int) -> Iterator[_Version2 | _Version1]:

@@ -113,22 +113,23 @@ def _monitor_of(lxcpath: str, key: str) -> int:
     own = b"\nUid:\t%d\t" % os.geteuid()
     for pid in filter(str.isdigit, os.listdir("/proc")):
         if (
-            _read_of(pid, "cmdline").startswith(title)
-            and own in _read_of(pid, "status")
-            and _in_our_pid_namespace(pid)
+            read_of(pid, "cmdline").startswith(title)
+            and own in read_of(pid, "status")
+            and in_our_pid_namespace(pid)
         ):
             return int(pid)
     return 0
 
 
-def _in_our_pid_namespace(pid: str) -> bool:
+def in_our_pid_namespace(pid: str) -> bool:
+    """Whether a process is in the pid namespace that we are in; those of containers are not."""
     try:
         return os.path.samefile(f"/proc/{pid}/ns/pid", "/proc/self/ns/pid")
     except OSError:  # it is gone
         return False
 
 
-def _read_of(pid: str, name: str) -> bytes:
+def read_of(pid: int | str, name: str) -> bytes:
     """What /proc says of a process, nothing where it is gone."""
     try:
         with open(f"/proc/{pid}/{name}", "rb") as file:

@@ -11,7 +11,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import kernel
+from pycor_hooks import instance, kernel
 from pycor_hooks.freezer import cgroups
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def unit(pid: int) -> str | None:
 
 def command(pid: int) -> str:
     """The name of a process (proc_pid_comm(5)), "" where it is gone."""
-    return _read(pid, "comm").removesuffix("\n")
+    return os.fsdecode(instance.read_of(pid, "comm")).removesuffix("\n")
 
 
 def used(pid: int) -> Iterator[Used]:
@@ -178,11 +178,3 @@ def _linked(pid: int, names: Iterable[str], *, mapped: bool) -> Iterator[Used]:
 def _used(path: bytes, dev: int, ino: int, *, mapped: bool) -> Used:
     deleted = path.endswith(_DELETED)
     return Used(os.fsdecode(path.removesuffix(_DELETED)), dev, ino, mapped, deleted)
-
-
-def _read(pid: int, name: str) -> str:
-    try:
-        with open(f"/proc/{pid}/{name}", "rb") as file:
-            return os.fsdecode(file.read())
-    except OSError:
-        return ""

@@ -17,7 +17,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pycor_hooks import kernel
+from pycor_hooks import instance, kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -104,7 +104,6 @@ def find_process(daemon: Daemon) -> int | None:
 
 def _processes(daemon: Daemon) -> Iterator[int]:
     """The processes of a daemon's name, the likeliest first; not those of containers."""
-    ours = os.stat("/proc/self/ns/pid").st_ino
     if daemon.directory == SNAP_PLACE:
         with contextlib.suppress(OSError, ValueError), open(SNAP_PID, "rb") as file:
             yield int(file.read(32))
@@ -112,7 +111,7 @@ def _processes(daemon: Daemon) -> Iterator[int]:
         with contextlib.suppress(OSError):
             with open(f"/proc/{process}/comm", "rb") as file:
                 named = file.read().strip() == PROCESSES[daemon.kind]
-            if named and os.stat(f"/proc/{process}/ns/pid").st_ino == ours:
+            if named and instance.in_our_pid_namespace(process):
                 yield int(process)
 
 

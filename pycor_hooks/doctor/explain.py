@@ -99,10 +99,11 @@ def _base(label: str, recorded: Record, base: plan.Base) -> Check:
 
 def _processes(label: str, recorded: Record) -> Check:
     if takedown.gone(recorded):
-        cause = f"monitor {recorded.monitor} and init {recorded.init} are gone, the overlay is not"
+        who = f"monitor {recorded.monitor} and init {recorded.init}"
         if takedown.inhabited(recorded.merged):
-            cause = f"monitor {recorded.monitor} and init {recorded.init}, as recorded, are gone"
-            return Check("processes", label, FAIL, f"{cause}, and yet it runs", "restart it")
+            cause = f"{who}, as recorded, are gone, and yet it runs"
+            return Check("processes", label, FAIL, cause, "restart it")
+        cause = f"{who} are gone, the overlay is not"
         return Check("processes", label, FAIL, cause, "run pycor-hooks doctor --fix")
     if not instance.process_alive(recorded.monitor, recorded.monitor_start):
         cause = f"[lxc monitor] {recorded.monitor} was killed; init {recorded.init} runs on"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab import processes
 from lab.wait import until
 from pycor_hooks import hooklog, instance
 from pycor_hooks.errors import BadName, NotAHook, UnknownLayout
@@ -146,22 +147,15 @@ def test_a_process_of_a_container_is_no_monitor() -> None:
         finally:
             monitor.kill()
     with subprocess.Popen([*apart, "bash", "-c", script]) as impostor:
-        children = f"/proc/{impostor.pid}/task/{impostor.pid}/children"
+
+        def titles() -> list[str]:
+            return [row.command for row in processes.descendants(impostor.pid)]
+
         try:
-            until(lambda: _titles(children) == [title], what="the impostor runs")
+            until(lambda: titles() == [f"{title} infinity"], what="the impostor runs")
             assert found.monitor() == 0
         finally:
             impostor.kill()
-
-
-def _titles(children: str) -> list[str]:
-    with open(children) as file:
-        pids = file.read().split()
-    titles = []
-    for pid in pids:
-        with open(f"/proc/{pid}/cmdline") as file:
-            titles.append(file.read().split("\0")[0])
-    return titles
 
 
 @pytest.mark.host_root
