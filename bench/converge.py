@@ -92,7 +92,7 @@ def one_round(
     stopped = time.monotonic()
     until(lambda: generation(base) != before, what="there is a new generation")
     now = generation(base)
-    until(lambda: all(live.of(one).converged == now for one in containers), what="all converge")
+    live.wait_converged(containers, now)
     took = time.monotonic() - stopped
     cured = [tuple(map(int, found)) for found in _CURED.findall(watcher.log()[said:])]
     return {

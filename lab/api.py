@@ -64,9 +64,10 @@ class Api:
             for _ in range(3):
                 begun = self.query(f"/1.0/instances/{name}/exec", asked)
                 operation = f"/1.0/operations/{begun['id']}"
-                with contextlib.suppress(ValueError):  # Incus: where the operation failed
-                    self.query(f"{operation}/wait")
-                done = self.query(operation)
+                try:
+                    done = self.query(f"{operation}/wait")
+                except ValueError:  # Incus: where the operation failed
+                    done = self.query(operation)
                 if done["err"] != _NOT_ATTACHED:
                     break
         except (OSError, ValueError) as error:

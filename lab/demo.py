@@ -12,7 +12,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from lab import cost, debian
+from lab import cost, debian, live
 from lab.overlays import COMMAND
 from lab.story import Story, run, say, stay, timed
 from lab.supervisor import Supervised
@@ -99,7 +99,7 @@ class Demo(Story):
     def show_writes(self) -> None:
         """What each container has written for itself."""
         say("What each one wrote, and nobody else sees")
-        self.wait_converged(2)
+        live.wait_converged(self.containers, 2)
         self.command("status", "--size")
         for web in self.containers:
             self.lxc("exec", web.name, "--", "cat", "/srv/index.html")

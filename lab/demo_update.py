@@ -14,7 +14,7 @@ import shlex
 import time
 from typing import TYPE_CHECKING
 
-from lab import debian, serving, traffic
+from lab import debian, live, serving, traffic
 from lab.story import Story, run, say, stay
 from lab.watcher import Watcher
 
@@ -37,7 +37,7 @@ class Update(Story):
             container.wait_booted()
             serving.set_up(container)
             self.containers.append(container)
-        self.wait_converged(1)
+        live.wait_converged(self.containers, 1)
 
     def ask(self) -> Traffic:
         """Have pages asked for."""
@@ -56,7 +56,7 @@ class Update(Story):
         self.command("impact")
         say("It stops: the watcher sees to the containers, and says so")
         self.lxc("stop", "base")
-        self.wait_converged(2)
+        live.wait_converged(self.containers, 2)
         found = re.findall(r"INFO +(.*(?:generation 2:|cured;).*)", watcher.log())
         print("\n".join(sorted(found)), flush=True)
 

@@ -46,6 +46,14 @@ def of(container: Instance) -> record.Record:
     return record.read(container.record)
 
 
+def wait_converged(containers: Sequence[Instance], generation: int | None) -> None:
+    """Wait until each container has converged with a generation of its base."""
+    until(
+        lambda: all(of(one).converged == generation for one in containers),
+        what=f"all have converged with generation {generation}",
+    )
+
+
 class Refreshes:
     """Begun before the base stops: :meth:`wait` is done when each container was refreshed."""
 

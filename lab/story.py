@@ -9,10 +9,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from lab import debian, live, pidns
+from lab import debian, pidns
 from lab.daemon import Daemon
 from lab.overlays import Overlays
-from lab.wait import until
 from lab.world import World
 
 if TYPE_CHECKING:
@@ -64,13 +63,6 @@ class Story:
         self.typed(f"pycor-hooks {shlex.join(words)}")
         if printed := self.overlays.pycor_hooks(*words, check=check).stdout.rstrip():
             print(printed, flush=True)
-
-    def wait_converged(self, generation: int) -> None:
-        """Wait until all containers have converged with a generation of the base."""
-        until(
-            lambda: all(live.of(one).converged == generation for one in self.containers),
-            what=f"all have converged with generation {generation}",
-        )
 
 
 def run(tell: Callable[[Daemon, str], None], recipe: Recipe) -> None:

@@ -6,6 +6,7 @@ Paths may be longer than a system call takes, and deeper than there are descript
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pycor_hooks.descent import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 class Entry(NamedTuple):
@@ -28,6 +29,20 @@ class Entry(NamedTuple):
     device: int
     xattrs: tuple[tuple[str, bytes], ...]
     content: str
+
+
+@contextlib.contextmanager
+def deep(top: str, names: Iterable[str], *, make: bool = False) -> Iterator[int]:
+    """Go down into directories, one by one, and make them where told so; the last, open."""
+    at = os.open(top, os.O_RDONLY)
+    for name in names:
+        if make:
+            os.mkdir(name, dir_fd=at)
+        below = os.open(name, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    yield at
+    os.close(at)
 
 
 def describe(root: str) -> dict[str, Entry]:

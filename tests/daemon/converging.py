@@ -95,8 +95,4 @@ def generation(overlays: Overlays) -> int:
 
 def wait_converged(overlays: Overlays, *containers: Instance) -> None:
     """Wait until each container has nothing of an older generation."""
-    wanted = generation(overlays)
-    until(
-        lambda: all(live.of(one).converged == wanted for one in containers),
-        what=f"all have converged to generation {wanted}",
-    )
+    live.wait_converged(containers, generation(overlays))

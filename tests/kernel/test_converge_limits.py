@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.tree import deep
 from lab.wait import until
 from pycor_hooks import converge, cure, freezer, journal, mirror, overlay, stale, staleness
 from pycor_hooks.beneath import Tree
@@ -19,7 +20,7 @@ from pycor_hooks.staleness import Reason
 from tests.kernel.test_converge import HOSTNAME, OLD, TOOL, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.kernel.patient import Patient
@@ -389,20 +390,6 @@ def test_a_deep_tree(patient: Patient) -> None:
         open(os.open("file", os.O_RDONLY, dir_fd=directory)) as file,
     ):
         assert file.read() == "new\n"
-
-
-@contextlib.contextmanager
-def deep(top: str, names: Sequence[str], *, make: bool = False) -> Iterator[int]:
-    """Go down into directories, one by one."""
-    at = os.open(top, os.O_RDONLY)
-    for name in names:
-        if make:
-            os.mkdir(name, dir_fd=at)
-        below = os.open(name, os.O_RDONLY, dir_fd=at)
-        os.close(at)
-        at = below
-    yield at
-    os.close(at)
 
 
 def write_at(directory: int, text: str) -> None:

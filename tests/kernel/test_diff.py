@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.liblxc import Container, make_base
+from lab.tree import deep
 from pycor_hooks import kernel, layerdiff
 from pycor_hooks.layerdiff import ADDED, DELETED, MODIFIED
 from tests.kernel.test_hooks import write
@@ -290,13 +291,8 @@ def test_too_deep(web: Container, base: str) -> None:
     web.start()
     web.stop()
     before = len(os.listdir("/proc/self/fd"))
-    deep = os.open(web.upper, os.O_RDONLY)
-    for _ in range(layerdiff.MAX_DEPTH + 1):
-        os.mkdir("d", dir_fd=deep)
-        below = os.open("d", os.O_RDONLY, dir_fd=deep)
-        os.close(deep)
-        deep = below
-    os.close(deep)
+    with deep(web.upper, ["d"] * (layerdiff.MAX_DEPTH + 1), make=True):
+        pass
     with pytest.raises(OSError, match="directories deep"):
         told(web, base)
     assert len(os.listdir("/proc/self/fd")) == before

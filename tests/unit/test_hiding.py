@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from lab.tree import deep
 from pycor_hooks.attributes import of
 from pycor_hooks.beneath import Tree
 from pycor_hooks.hiding import Hiding, Upper
@@ -32,13 +33,8 @@ def test_a_path_of_an_upper(tmp_path: Path) -> None:
 
 def test_a_deep_upper(tmp_path: Path) -> None:
     """It may be as deep as the container likes."""
-    at = os.open(tmp_path, os.O_RDONLY)
-    for _ in DEEP.split("/"):
-        os.mkdir("d", dir_fd=at)
-        below = os.open("d", os.O_RDONLY, dir_fd=at)
-        os.close(at)
-        at = below
-    os.close(at)
+    with deep(str(tmp_path), DEEP.split("/"), make=True):
+        pass
     parents = Parents(str(tmp_path))
     with Tree(str(tmp_path)) as upper:
         assert Hiding(upper).of(f"{DEEP}/none") is Upper.ABSENT
