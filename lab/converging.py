@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from pycor_hooks import converge, overlay, record, staleness
+from pycor_hooks import converge, manifest, overlay, record, staleness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ def touched(
     """What a manifest would tell of paths that a base has changed."""
 
     def tell(_: int | None) -> Iterator[tuple[str, File | None]]:
-        for path in paths:
+        for path in sorted(paths, key=manifest.order):
             try:
                 found = os.lstat(f"{base}/{path}")
             except (FileNotFoundError, NotADirectoryError):

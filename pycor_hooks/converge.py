@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import (
+    inuse,
     journal,
     kernel,
     mirror,
@@ -74,8 +75,7 @@ def converge(
             the base stopped.
         generation: of the base, as its manifest tells; None where the base is gone.
         touched: gives, for the generation that the container has converged to, the paths that
-            the base has changed since, and what is there now; a directory comes before what is
-            in it.
+            the base has changed since, and what is there now, in the order of a manifest.
         cure: False to find only what is stale, and report it.
 
     Returns:
@@ -145,7 +145,11 @@ class _Convergence:
         self._frozen: list[float] = []
 
     def run(self, touched: Iterable[tuple[str, File | None]], *, cure: bool) -> Result:
-        found = search(self._trees, touched)
+        try:
+            held = inuse.held(self._trees, self._record.init)
+        except OutOfTime:
+            held, self._reasons[""] = [], Reason.TOO_MUCH
+        found = search(self._trees, inuse.added(touched, held))
         if self._base.running():
             return Result(0, self._reasons, self._frozen)
         if found.paths:  # what was in use for a moment when the overlay was refreshed is not now

@@ -158,6 +158,14 @@ class Freezer:
 
     def tasks(self) -> Iterator[int]:
         """Every thread of it, as the host numbers them."""
+        return self._listed(self._own.tasks)
+
+    def processes(self) -> Iterator[int]:
+        """Every process of it, as the host numbers them."""
+        return self._listed("cgroup.procs")
+
+    def _listed(self, name: str) -> Iterator[int]:
+        """What a file of each of its cgroups lists."""
         pending = [self._own.directory]  # and no recursion: the container makes what is below
         while pending:
             directory = pending.pop()
@@ -165,7 +173,7 @@ class Freezer:
                 with os.scandir(directory) as entries:
                     pending += [each.path for each in entries if each.is_dir()]
                 try:
-                    found = _read(f"{directory}/{self._own.tasks}").split()
+                    found = _read(f"{directory}/{name}").split()
                 except OSError:
                     continue  # a domain that is none (EOPNOTSUPP)
                 yield from map(int, found)

@@ -11,7 +11,7 @@ tables are read as streams, nothing is kept but what is asked for, and the reade
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks.mountinfo import unescape
 
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 MAX_BINDS = 1000
 """Directories of the overlay that are bound elsewhere, in one mount namespace."""
 _BETWEEN_QUESTIONS = 1000
+
+
+class Bind(NamedTuple):
+    """A mount of an overlay: which directory of it, and where, from the namespace's root."""
+
+    root: str
+    target: str
 
 
 class OutOfTime(Exception):
@@ -54,7 +61,7 @@ def of_tasks(
             place = os.readlink(f"/proc/{task}/ns/mnt"), root
             if place not in read:
                 read.add(place)
-                found |= on(_Table(task, still), wanted, device, root)
+                found |= on(Table(task, still), wanted, device, root)
         except OSError:
             continue  # it is gone
     return found
@@ -88,14 +95,51 @@ def on(table: Iterable[str], wanted: Container[str], device: str, root: str) -> 
     for mount_id, parent, _, _, target in map(_fields, table):
         unseen.pop(mount_id, None)
         if parent in overlay:
-            its_root, at = overlay[parent]
-            path = _join(its_root, target.removeprefix(at.rstrip("/")))
+            path = inside(*overlay[parent], target)
             if path in wanted:
                 found.add(path)
     return found.union(*unseen.values())
 
 
-class _Table:
+def layout(table: Iterable[str], device: str, root: str) -> tuple[list[Bind], Iterator[str]]:
+    """Where one mount table has the overlay, and what it has mounted on that.
+
+    Args:
+        table, device, root: as for :func:`on`.
+
+    Returns:
+        The directories of the overlay that are mounted somewhere; and each mount point on them,
+        as a path of the overlay.
+
+    Raises:
+        OutOfTime: there are too many mounts to tell.
+    """
+    overlay: dict[str, tuple[str, str]] = {}
+    for mount_id, _, its_device, its_root, target in map(_fields, table):
+        if its_device == device:
+            overlay[mount_id] = (its_root, target)
+        if len(overlay) > MAX_BINDS:
+            raise OutOfTime
+    points = (
+        inside(*overlay[parent], target)
+        for _, parent, _, _, target in map(_fields, table)
+        if parent in overlay
+    )
+    return [Bind(its_root, f"/{_join(root, at)}") for its_root, at in overlay.values()], points
+
+
+def inside(its_root: str, at: str, path: str) -> str:
+    """The path in the overlay of what lies below a mount of it.
+
+    Args:
+        its_root: what of the overlay is mounted.
+        at: where.
+        path: ``at``, or below that.
+    """
+    return _join(its_root, path.removeprefix(at.rstrip("/")))
+
+
+class Table:
     """The mount table of a task, as lines, as often as it is asked for."""
 
     def __init__(self, task: int, still: Callable[[], bool]) -> None:

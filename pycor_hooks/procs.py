@@ -7,6 +7,7 @@ errors.printable, and reach for a path only from a descriptor of the container's
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from typing import TYPE_CHECKING, NamedTuple
@@ -123,10 +124,17 @@ def command(pid: int) -> str:
 def used(pid: int) -> Iterator[Used]:
     """What a process has mapped, open, and as its executable, each file once of either kind."""
     seen = set()
-    for one in (*_mapped(pid), *_linked(pid, ("exe",), mapped=True), *_opened(pid)):
+    for one in uses(pid):
         if one not in seen:
             seen.add(one)
             yield one
+
+
+def uses(pid: int) -> Iterator[Used]:
+    """The same, as often as it has each of them; nothing is kept, however much there is."""
+    yield from _mapped(pid)
+    yield from _linked(pid, ("exe",), mapped=True)
+    yield from _opened(pid)
 
 
 def code(pid: int) -> Iterator[Used]:
@@ -155,11 +163,9 @@ def _mapped(pid: int, *, executable: bool = False) -> Iterator[Used]:
 
 
 def _opened(pid: int) -> Iterator[Used]:
-    try:
-        names = [f"fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]
-    except OSError:
-        return
-    yield from _linked(pid, ("cwd", *names), mapped=False)
+    yield from _linked(pid, ("cwd", "root"), mapped=False)
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as descriptors:
+        yield from _linked(pid, (f"fd/{each.name}" for each in descriptors), mapped=False)
 
 
 def _linked(pid: int, names: Iterable[str], *, mapped: bool) -> Iterator[Used]:

@@ -68,6 +68,11 @@ class Reason(Enum):
         "the cure could not be done without freezing the container for too long",
         "run pycor-hooks remount {name} when the host is less busy; or restart {name}",
     )
+    TOO_MUCH = (
+        "too-much",
+        "the container's processes hold too many files or mounts for all to be looked at",
+        "restart what holds them, then run pycor-hooks remount {name}; or restart {name}",
+    )
     IN_USE = (
         "in-use",
         "a process has the container's own file open, and it would stand in the way of the base's",

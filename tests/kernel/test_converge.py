@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.converging import touched
-from pycor_hooks import converge, kernel, mirror, overlay, stale
+from pycor_hooks import converge, inuse, kernel, mirror, overlay, stale
 from pycor_hooks.plan import Base
 from pycor_hooks.staleness import Reason
 from tests.kernel.test_watcher import running
@@ -90,6 +90,56 @@ def test_what_was_changed_in_place(patient: Patient) -> None:
     write(f"{patient.base}/{TOOL}", "in place\n")
     assert patient.converge(TOOL, HOSTNAME) == (0, {}, [])
     assert patient.sees(TOOL) == "in place\n"
+
+
+# -- what no manifest tells of
+
+
+def test_a_deleted_file_that_no_manifest_names(patient: Patient) -> None:
+    """A file that came and went between two manifests is found, as the container holds it."""
+    write(f"{patient.base}/{NEW}")
+    overlay.refresh(patient.web.merged)
+    patient.hold(NEW)
+    os.unlink(f"{patient.base}/{NEW}")
+    assert patient.converge().cured == 1
+    assert patient.sees(NEW) is None
+
+
+def test_a_deleted_mount_point_that_no_manifest_names(patient: Patient) -> None:
+    """So is one on which it has mounted something, and that is told."""
+    patient.payload.run_in_namespace(
+        f'mount --bind "$0/{HOSTNAME}" "$0/{TOOL}"; exec sleep infinity', patient.web.merged
+    )
+    os.unlink(f"{patient.base}/{TOOL}")
+    assert patient.reasons() == {TOOL: "mounted"}
+
+
+def test_a_deleted_directory_that_no_manifest_names(patient: Patient) -> None:
+    """So is a directory, and a file in it, of which alone there was a process."""
+    patient.hold(TOOL)
+    shutil.rmtree(f"{patient.base}/usr/bin")
+    assert patient.reasons() == {"usr/bin": "directory"}
+    assert patient.sees(TOOL) is None
+
+
+def test_a_file_that_is_held_by_way_of_a_bind(patient: Patient) -> None:
+    """The path counts that it has in the overlay, whichever one the process uses."""
+    patient.payload.run_in_namespace(
+        'mount --bind "$0/usr/bin" "$0/etc"; exec sleep infinity <"$0/etc/tool"',
+        patient.web.merged,
+    )
+    patient.replace(TOOL)
+    assert patient.converge().cured == 1
+    assert patient.sees(TOOL) == "new\n"
+
+
+def test_more_than_can_be_looked_at(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that holds too much is told of; what a manifest names is cured nevertheless."""
+    monkeypatch.setattr(inuse, "MOST", 1)
+    patient.hold(TOOL)
+    patient.replace(TOOL)
+    assert patient.reasons(TOOL) == {"": "too-much"}
+    assert patient.sees(TOOL) == "new\n"
 
 
 # -- what is the container's own

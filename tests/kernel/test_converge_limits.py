@@ -399,13 +399,12 @@ def write_at(directory: int, text: str) -> None:
 
 
 def test_many_mounts(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container with more bind mounts than can be told apart in time is let alone."""
+    """A container with more bind mounts than can be told apart in time is let alone, and told."""
     monkeypatch.setattr("pycor_hooks.mountpoints.MAX_BINDS", 5)
     script = 'for i in 1 2 3 4 5 6 7; do mount --bind "$0/etc" "$0/var"; done; exec sleep infinity'
     patient.payload.run_in_namespace(script, patient.web.merged)
     patient.hold(TOOL)
     patient.replace(TOOL)
-    assert patient.reasons(TOOL) == {TOOL: "too-slow"}
-    assert stale.read(patient.record) == stale.Stale(
-        1, [stale.Uncured(f"/{TOOL}", Reason.TOO_SLOW)]
-    )
+    assert patient.reasons(TOOL) == {"": "too-much", TOOL: "too-slow"}
+    uncured = [stale.Uncured("/", Reason.TOO_MUCH), stale.Uncured(f"/{TOOL}", Reason.TOO_SLOW)]
+    assert stale.read(patient.record) == stale.Stale(1, uncured)

@@ -24,8 +24,9 @@ MORE_MODULES = (
     *("live", "status", "usage"),
     *("doctor/bases", "doctor/containers", "doctor/explain", "doctor/insides", "doctor/leaks"),
     *("doctor/nextstart", "doctor/peek"),
-    *("drop", "dpkg", "generations", "giveback", "impact", "layerdiff", "ledger", "locate"),
-    *("manifest", "masking", "oldcode", "procs", "regular", "stale", "stalerows"),
+    *("converge", "cure", "drop", "dpkg", "generations", "giveback", "hiding", "impact", "inuse"),
+    *("layerdiff", "ledger", "locate", "manifest", "masking", "mirror", "mountpoints", "oldcode"),
+    *("procs", "recovery", "regular", "restartd", "search", "stale", "stalerows", "trees"),
 )
 
 _VOLUME = "an instance's volume: the container sees upper, and a base its rootfs; nothing above"
@@ -70,6 +71,7 @@ HOSTS = {
     "/proc/{}/mountinfo": _PROC,
     "/proc/{}/ns/mnt": _PROC,
     "/proc/{}/ns/user": _PROC,
+    "PLACE": "for openat2(2), beneath the tree",
 }
 # Module and function, and what is joined there -> why it is no path, or safe all the same.
 SITES = {
@@ -81,6 +83,19 @@ SITES = {
     ("descent", "path_of", "['', *self.names, name]"): "for create_only, and text for an error",
     ("hooklog", "_find_log", "os.path.dirname(config)"): "the daemon's directory for logs",
     ("hooklog", "_monitors_root", "/proc/{}/root"): "the daemon's, and so the monitor's",
+    ("converge", "converge", "/{}"): "a path for people",
+    ("converge", "interrupted", "_own(found)"): "overlay/ in the volume",
+    ("inuse", "_is_below", "directory.rstrip('/')"): "compared with a path, not walked",
+    ("inuse", "_mounts", "/proc/{}/root"): "readlink(2) of it",
+    ("mountpoints", "of_tasks", "/proc/{}/root"): "readlink(2) of it",
+    ("mountpoints", "layout", "/{}"): "compared with a path, not walked",
+    (
+        "mountpoints",
+        "_join",
+        "(part for path in paths for part in path.split('/') if part)",
+    ): "for openat2(2), beneath the tree",
+    ("restartd", "find", "/{}/{}"): "for the container itself to run",
+    ("mirror", "_with_those_above", "parts[:count]"): "for openat2(2), beneath the tree",
     ("hidden", "_prefixes", "parts[:end + 1]"): "of a mount point below RUN",
     ("lost", "inhabitant", "/proc/{}/root"): "stat(2) of that directory, and nothing beneath it",
     ("lost", "_rootfs_of", "base.link"): "for people, where the base is gone",
