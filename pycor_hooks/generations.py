@@ -128,6 +128,39 @@ def _histories(base: Base, generation: int | None) -> list[Iterator[Change]] | N
     return [_changes(path) for path in paths]
 
 
+def unwritten(base: Base) -> float | None:
+    """When a stopped base last changed, where its manifest does not tell of that.
+
+    Args:
+        base: it has a rootfs.
+
+    Returns:
+        The newest time of a change in its tree, in seconds since the epoch; None where its
+        manifest is that of its tree as it is. One that is damaged tells of nothing.
+
+    Raises:
+        OSError: the tree cannot be read.
+    """
+    what = Instance(*base)
+    rootfs = what.rootfs()
+    newest = 0
+
+    def walked() -> Iterator[Entry]:
+        nonlocal newest
+        for entry in manifest.walk(rootfs):
+            newest = max(newest, entry.ctime_ns)
+            yield entry
+
+    identity = instance.identity_of(rootfs)
+    written = instance.generation_of(what.daemon, what.key, identity) is not None
+    try:
+        known = entries(base) if written else ()
+        differing = sum(1 for _ in manifest.compare(known, walked()))
+    except BadState:
+        differing = sum(1 for _ in walked())
+    return newest / 1e9 if differing else None
+
+
 def began(base: Base) -> float | None:
     """When a base was last found changed, in seconds since the epoch; None where it never was."""
     try:

@@ -76,7 +76,7 @@ def look(base: Base, records: Iterable[Record]) -> list[Found]:
     """
     found = list(records)
     with reached(base, found) as there:
-        return _look(base, found, there=there)
+        return look_at(base, found, there=there)
 
 
 @contextlib.contextmanager
@@ -96,11 +96,15 @@ def reached(base: Base, records: Iterable[Record]) -> Iterator[bool]:
             yield True
 
 
-def _look(base: Base, records: Iterable[Record], *, there: bool) -> list[Found]:
+def look_at(base: Base, records: Iterable[Record], *, there: bool) -> list[Found]:
+    """As :func:`look`, for who has :func:`reached` the volumes, or could not."""
     what = Instance(*base)
     tree = instance.identity_now(what.rootfs()) if there else None
-    generation = instance.generation_of(what.daemon, what.key, tree) if tree else None
     settled = there and not what.running()
+    known = _Known(
+        generation=instance.generation_of(what.daemon, what.key, tree) if tree else None,
+        unwritten=generations.unwritten(base) if tree and settled else None,
+    )
     by_init = {
         record.init: record
         for record in records
@@ -111,7 +115,7 @@ def _look(base: Base, records: Iterable[Record], *, there: bool) -> list[Found]:
         record = by_init[init]
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if record.lower_identity == tree or not there:
-                uncured = _uncured(record, generation)
+                uncured = _uncured(record, known)
                 runners = _runners(record, pids, uncured, settled=settled)
             else:
                 uncured = [Uncured("/", Reason.REPLACED)]
@@ -120,17 +124,28 @@ def _look(base: Base, records: Iterable[Record], *, there: bool) -> list[Found]:
     return found
 
 
-def _uncured(record: Record, generation: int | None) -> Sequence[Uncured]:
+class _Known(NamedTuple):
+    """What is kept of a base: its generation, and when it changed unknown to its manifest."""
+
+    generation: int | None
+    unwritten: float | None
+
+
+def _uncured(record: Record, base: _Known) -> Sequence[Uncured]:
     known = stale.read(record)
-    if known is not None:
-        return known.paths
-    if generation is None or record.converged == generation:
-        return []
+    noted = [] if known is None else known.paths
+    return noted or ([Uncured("/", Reason.PENDING)] if _is_pending(record, base) else [])
+
+
+def _is_pending(record: Record, base: _Known) -> bool:
+    """Whether its base has changed, and it has not been converged with that."""
+    if base.unwritten is not None:
+        return record.started_at < base.unwritten
+    if base.generation is None or record.converged == base.generation:
+        return False
     # a record that was made anew does not tell with which generation its container began
-    base = Base(record.daemon, record.base_project, record.base_name)
-    began = generations.began(base)
-    fresh = record.converged is None and began is not None and record.started_at > began
-    return [] if fresh else [Uncured("/", Reason.PENDING)]
+    began = generations.began(Base(record.daemon, record.base_project, record.base_name))
+    return record.converged is not None or began is None or record.started_at <= began
 
 
 def _runners(

@@ -42,12 +42,14 @@ class Update(NamedTuple):
 class Seen(NamedTuple):
     """What is stale on one base.
 
-    `updates`: those of each path that somebody has an old file of, the oldest first.
+    `updates`: those of each path that somebody has an old file of, the oldest first. `there`:
+    whether the volumes could be looked at; else it is what was noted of them before.
     """
 
     base: Base
     found: Sequence[Found]
     updates: Mapping[str, Sequence[Update]]
+    there: bool = True
 
 
 def look(base: Base, records: Iterable[Record]) -> Seen:
@@ -58,11 +60,11 @@ def look(base: Base, records: Iterable[Record]) -> Seen:
             the base is damaged.
     """
     records = list(records)
-    found = oldcode.look(base, records)
-    wanted = {path for one in found for runner in one.runners for path in _files(runner)}
-    wanted |= {one.path for each in found for one in each.uncured}
-    with oldcode.reached(base, records):
-        return Seen(base, found, _updates(base, wanted))
+    with oldcode.reached(base, records) as there:
+        found = oldcode.look_at(base, records, there=there)
+        wanted = {path for one in found for runner in one.runners for path in _files(runner)}
+        wanted |= {one.path for each in found for one in each.uncured}
+        return Seen(base, found, _updates(base, wanted), there)
 
 
 def _updates(base: Base, wanted: Collection[str]) -> dict[str, list[Update]]:

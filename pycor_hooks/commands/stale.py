@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +12,7 @@ from pycor_hooks import lost, output, registry, stalerows
 from pycor_hooks.commands import options
 from pycor_hooks.commands.status import age
 from pycor_hooks.errors import PycorError, printable
+from pycor_hooks.host_errors import DaemonDown
 from pycor_hooks.output import Column
 from pycor_hooks.plan import by_base, label
 
@@ -57,8 +57,7 @@ def stale_command(
     options.need_root("stale")
     rows, failed = look(chosen(names, base, directories))
     if style == "table":
-        shown = _by_file(rows) if paths else _by_reason(rows)
-        output.write(list(shown), style=style, keys=(), columns=_columns(rows, paths=paths))
+        show(list(_by_file(rows)) if paths else rows, paths=paths)
     else:
         output.write(rows, style=style, keys=stalerows.KEYS, columns=())
     return int(failed or bool(rows))
@@ -74,21 +73,24 @@ def chosen(names: Sequence[str], base: str | None, directories: Sequence[str]) -
 def look(records: Iterable[Record]) -> tuple[list[Row], bool]:
     """The rows of some containers, and whether one base could not be looked at, as was said."""
     rows: list[Row] = []
-    failed = False
+    troubles = []
     for base, on_it in sorted(by_base(records).items()):
         try:
-            rows += stalerows.rows(stalerows.look(base, on_it))
+            seen = stalerows.look(base, on_it)
         except (OSError, ValueError, PycorError) as error:
-            failed = True
-            click.echo(f"pycor-hooks: {base}: {printable(str(error))}", err=True)
-    return rows, failed
+            troubles.append(f"{base}: {error}")
+            continue
+        rows += stalerows.rows(seen)
+        if not seen.there:
+            troubles.append(f"{base}: {DaemonDown(directory=base.daemon)}")
+    for text in troubles:
+        click.echo(f"pycor-hooks: {printable(text)}", err=True)
+    return rows, bool(troubles)
 
 
-def show(rows: Sequence[Row]) -> None:
-    """Print the table."""
-    output.write(
-        list(_by_reason(rows)), style="table", keys=(), columns=_columns(rows, paths=False)
-    )
+def show(rows: Sequence[Row], *, paths: bool = False) -> None:
+    """Print the table; ``paths``: each row has one file, and shows it."""
+    output.write(rows, style="table", keys=(), columns=_columns(rows, paths=paths))
 
 
 def _by_file(rows: Iterable[Row]) -> Iterator[Row]:
@@ -97,30 +99,14 @@ def _by_file(rows: Iterable[Row]) -> Iterator[Row]:
             yield row | {"files": [path]}
 
 
-def _by_reason(rows: Iterable[Row]) -> Iterator[Row]:
-    """One row for all the paths of a container that have one reason."""
-
-    def kind(row: Row) -> tuple[object, ...]:
-        keys = ("daemon", "project", "instance", "reason")
-        return (*(row[key] for key in keys), row["reason"] or (row["unit"], row["pid"]))
-
-    for _, group in groupby(rows, key=kind):
-        same = list(group)
-        yield same[0] | {"files": [path for row in same for path in _files(row)]}
-
-
 def _columns(rows: Iterable[Row], *, paths: bool) -> list[Column]:
     now = time.time()
-    if paths:
-        files = Column("FILE", lambda row: _files(row)[0])
-    else:
-        files = Column("FILES", lambda row: str(len(_files(row))), right=True)
     columns = [
         Column("INSTANCE", lambda row: label(str(row["project"]), str(row["instance"]))),
         Column("UNIT", output.text("unit")),
         Column("PID", output.text("pid"), right=True),
         Column("COMMAND", output.text("command")),
-        files,
+        Column("FILE", lambda row: _files(row)[0]) if paths else Column("FILES", _count_or_path),
         Column("SINCE", lambda row: age(row["since"], now), right=True),
         Column("GENERATION", output.text("generation"), right=True),
         Column("REASON", lambda row: str(row["reason"] or ""), style=lambda _row: "bold red"),
@@ -129,6 +115,12 @@ def _columns(rows: Iterable[Row], *, paths: bool) -> list[Column]:
     if len({row["daemon"] for row in rows}) > 1:
         columns.insert(0, Column("DAEMON", output.text("daemon")))
     return columns
+
+
+def _count_or_path(row: Mapping[str, object]) -> str:
+    """How many files of a unit are old; or the path that could not be cured."""
+    files = _files(row)
+    return files[0] if row["reason"] else str(len(files))
 
 
 def _files(row: Mapping[str, object]) -> list[str]:

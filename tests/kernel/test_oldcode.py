@@ -88,6 +88,24 @@ def test_code_that_the_base_replaced(packaged: str, of: Base, web: Container) ->
     web.stop()
 
 
+def test_a_base_that_changed_unseen(packaged: str, of: Base, web: Container) -> None:
+    """Where no watcher has written its manifest since, its containers are told of as pending."""
+    web.start()
+    with busybox(web) as found:
+        found.started_at = time.time() - 1000
+        assert look(of, found).uncured == [Uncured("/", Reason.PENDING)]  # there is none at all
+        generations.update(of)
+        found.converged = 1
+        assert look(of, found).uncured == []
+        replace(packaged, TOOL)
+        assert look(of, found).uncured == [Uncured("/", Reason.PENDING)]
+        with running(of):
+            assert look(of, found).uncured == []
+        found.started_at = time.time() + 1  # it began with what there is now
+        assert look(of, found).uncured == []
+    web.stop()
+
+
 def test_code_that_the_base_deleted(packaged: str, of: Base, web: Container) -> None:
     """It is old as well."""
     generations.update(of)

@@ -172,6 +172,9 @@ def test_a_crash_of_the_daemon(overlays: Overlays, watcher: Watcher, snap: SnapD
     sized = overlays.pycor_hooks("status", "--size", check=False)
     assert sized.returncode == 1
     assert "wait until it is back" in sized.stderr
+    stale = overlays.pycor_hooks("stale", check=False)
+    assert stale.returncode == 1
+    assert "wait until it is back" in stale.stderr
     remounted = overlays.pycor_hooks("remount", "--all", "--format=json", check=False)
     (row,) = json.loads(remounted.stdout)
     assert row["result"] == "pending"

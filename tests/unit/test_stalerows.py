@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pycor_hooks import stalerows
+from pycor_hooks.commands import stale as command
 from pycor_hooks.oldcode import Found, Runner
 from pycor_hooks.plan import Base
 from pycor_hooks.stale import Uncured
 from pycor_hooks.staleness import Reason
 from pycor_hooks.stalerows import Seen, Update
 from tests.unit.test_status import LXD, recorded
+
+if TYPE_CHECKING:
+    import pytest
 
 LIBC, NGINX, OWN = "/usr/lib/libc.so.6", "/usr/sbin/nginx", "/opt/own"
 UPDATES = {
@@ -92,6 +96,15 @@ def test_row_of_a_path() -> None:
         "remedy": Reason.MOUNTED.remedy("web1"),
     }
     assert tuple(row) == stalerows.KEYS
+
+
+def test_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each unit with the number of its files, and one for each path that is stale."""
+    uncured = (Uncured("/etc/a", Reason.MOUNTED), Uncured("/etc/b", Reason.MOUNTED))
+    command.show(rows(Runner(10, "a.service", "a", {LIBC: 20, OWN: 5}, {}), uncured=uncured))
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:5] for line in lines[:1]] == [["web1", "a.service", "10", "a", "2"]]
+    assert [line.split()[1] for line in lines[1:]] == ["/etc/a", "/etc/b"]
 
 
 def test_order() -> None:
