@@ -104,7 +104,7 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     command.show(rows(Runner(10, "a.service", "a", {LIBC: 20, OWN: 5}, {}), uncured=uncured))
     _, *lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:5] for line in lines[:1]] == [["web1", "a.service", "10", "a", "2"]]
-    assert [line.split()[1] for line in lines[1:]] == ["/etc/a", "/etc/b"]
+    assert [line.split()[4] for line in lines[1:]] == ["/etc/a", "/etc/b"]
 
 
 def test_order() -> None:
