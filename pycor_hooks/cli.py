@@ -7,7 +7,9 @@ raises. Commands are imported when they are called, so that `status` never waits
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import signal
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,7 +21,7 @@ from pycor_hooks.commands import options
 from pycor_hooks.errors import PycorError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 PROGRAM = "pycor-hooks"
 # Name -> module below pycor_hooks.commands, in the order of --help.
@@ -75,7 +77,10 @@ class Commands(click.Group):
     ) -> NoReturn:
         """Run, and leave the process."""
         try:
-            status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            with ended_in_order():
+                status = super().main(
+                    args, prog_name, complete_var, standalone_mode=False, **extra
+                )
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(error.exit_code)
@@ -86,6 +91,32 @@ class Commands(click.Group):
             click.echo(f"{PROGRAM}: interrupted", err=True)
             sys.exit(1)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextlib.contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the stack, as SIGINT does: a frozen container is thawed.
+
+    One that is ignored, as by nohup(1), stays so. The exit status is a shell's, 128 more.
+    """
+
+    def end(number: int, _frame: object) -> NoReturn:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    before = {
+        number: handler
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if (handler := signal.getsignal(number)) is signal.SIG_DFL
+    }
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Failed(click.ClickException):

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -494,3 +495,32 @@ def test_install_without_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     result = call("install", "--no-systemd", "--prefix", str(tmp_path / "prefix"))
     assert result.exit_code == 0
     assert "run pycor-hooks install again" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_ended_by_a_signal(number: signal.Signals) -> None:
+    """What is being done is unwound, whatever comes meanwhile, with the status of a shell."""
+    unwound = []
+
+    @cli.ended_in_order()
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            unwound.append(True)
+
+    with pytest.raises(SystemExit) as ended:
+        work()
+    assert (ended.value.code, unwound) == (128 + number, [True])
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored() -> None:
+    """As nohup(1) has it, a command goes on when its terminal hangs up."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli.ended_in_order():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
