@@ -118,7 +118,7 @@ class _Renewal:
             refused = set(plan.units) - set(units)
             plan = plan._replace(units=units, container=sorted({*plan.container, *refused}))
             if plan.reexec:
-                self._reexec()
+                self._reexec(before)
                 said.append("systemd has executed itself anew")
             if units:
                 self._restart(units, before, said)
@@ -137,7 +137,7 @@ class _Renewal:
         reason = f"no states of units: {_complaint(done)}"
         raise ExecFailed(words="systemctl show", name=self._record.name, reason=reason)
 
-    def _reexec(self) -> None:
+    def _reexec(self, before: dict[str, State]) -> None:
         done = self._run("systemctl", "daemon-reexec", timeout=REEXEC)
         deadline = time.monotonic() + REEXEC
         while oldcode.is_deleted(self._record.init):
@@ -147,6 +147,7 @@ class _Renewal:
                     words="systemctl daemon-reexec", name=self._record.name, reason=reason
                 )
             time.sleep(0.1)
+        self._compare(before, [], "systemctl daemon-reexec")
 
     def _restart(self, units: Sequence[str], before: dict[str, State], said: list[str]) -> None:
         """Restart units, each in the way that the container has for it."""
@@ -163,13 +164,16 @@ class _Renewal:
         done = self._run(*words, timeout=RESTART)
         if not done.status:
             self._settle(units)
-        troubles = list(unitstates.troubles(before, self._states(), units))
-        if done.status and not troubles:
-            troubles = [_complaint(done)]
+        command = " ".join(words[:2])
+        self._compare(before, units, command)
+        if done.status:
+            raise ExecFailed(words=command, name=self._record.name, reason=_complaint(done))
+
+    def _compare(self, before: dict[str, State], restarted: Sequence[str], command: str) -> None:
+        """Say what is worse than before, if anything is."""
+        troubles = list(unitstates.troubles(before, self._states(), restarted))
         if troubles:
-            raise ExecFailed(
-                words=" ".join(words[:2]), name=self._record.name, reason="; ".join(troubles)
-            )
+            raise ExecFailed(words=command, name=self._record.name, reason="; ".join(troubles))
 
     def _settle(self, units: Sequence[str]) -> None:
         """Wait until a fault would show, and until who only answers its last requests is gone."""
