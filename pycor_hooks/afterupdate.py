@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pycor_hooks import api
-from pycor_hooks.errors import printable
+from pycor_hooks.converge import note_restart
+from pycor_hooks.errors import PycorError, printable
 from pycor_hooks.logs import about_overlay
-from pycor_hooks.plan import name_of
+from pycor_hooks.plan import base_of, name_of
 from pycor_hooks.sockets import find_daemons, is_listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pycor_hooks.plan import Base
     from pycor_hooks.record import Record
 
 log = logging.getLogger(__name__)
@@ -110,7 +112,10 @@ async def _ask(found: Record) -> str:
 
 
 class Restarts:
-    """The restarts under way: one roll-out at a time.
+    """The restarts under way: one roll-out at a time for each base.
+
+    What is wanted is noted in a container's record until it has been seen to, or the roll-out has
+    stopped before it: so the next watcher goes on where one was ended.
 
     Args:
         group: where they run.
@@ -118,34 +123,48 @@ class Restarts:
 
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self._group = group
-        self._wanted: dict[str, Record] = {}
-        self._working: asyncio.Task[int] | None = None
+        self._wanted: dict[Base, dict[str, Record]] = {}
+        self._working: dict[Base, asyncio.Task[int]] = {}
+        self._under_way: set[str] = set()
 
-    def want(self, found: Record) -> None:
+    async def want(self, found: Record) -> None:
         """Have the stale units of a container restarted, with those wanted until it begins."""
-        self._wanted[found.directory] = found
+        if found.directory not in self._under_way:
+            await _note(found, wanted=True)
+            self._wanted.setdefault(base_of(found), {})[found.directory] = found
 
-    def begin(self) -> None:
-        """Begin with what is wanted, unless that is being done."""
-        if self._wanted and self._working is None:
-            self._working = self._group.create_task(self._work())
+    def begin(self, base: Base) -> None:
+        """Begin with what is wanted on a base, unless that is being done."""
+        if self._wanted.get(base) and base not in self._working:
+            self._working[base] = self._group.create_task(self._work(base))
 
     async def done(self) -> int:
         """Wait for what is under way; how often something could not be done."""
-        return await self._working if self._working else 0
+        return sum([await task for task in list(self._working.values())])
 
-    async def _work(self) -> int:
+    async def _work(self, base: Base) -> int:
         failures = 0
-        while self._wanted:
-            records, self._wanted = self._wanted, {}
+        while records := self._wanted.pop(base, {}):
+            self._under_way |= records.keys()
             try:
                 async with asyncio.timeout(EACH * len(records)):
                     failures += await _roll_out(records)
             except (OSError, ValueError) as error:
                 failures += 1
                 log.error("units cannot be restarted: %s", error)  # noqa: TRY400 - no bug
-        self._working = None
+            for found in records.values():
+                await _note(found, wanted=False)
+            self._under_way -= records.keys()
+        del self._working[base]
         return failures
+
+
+async def _note(found: Record, *, wanted: bool) -> None:
+    """Note in its record whether a container is to be restarted."""
+    try:
+        await asyncio.to_thread(note_restart, found, wanted=wanted)
+    except (OSError, PycorError) as error:
+        log.debug("%s: whether to restart it cannot be noted: %s", name_of(found), error)
 
 
 async def _roll_out(records: dict[str, Record]) -> int:
@@ -158,7 +177,9 @@ async def _roll_out(records: dict[str, Record]) -> int:
     try:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         async for line in process.stdout:
-            failures += _log(records, json.loads(line))
+            told = json.loads(line)
+            failures += _log(records, told)
+            await _note(records[told["directory"]], wanted=False)
         if status := await process.wait():
             raise ChildProcessError(f"{' '.join(command)}: exit status {status}")
     finally:

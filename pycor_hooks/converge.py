@@ -129,6 +129,20 @@ def settle(found: Record) -> bool:
         return True
 
 
+def note_restart(found: Record, *, wanted: bool) -> None:
+    """Note in a container's record whether its units are to be restarted, if it is that start's.
+
+    Raises:
+        StillHeld: it is being converged, or a hook is at work.
+    """
+    with registry.Lock(found.directory, timeout=LOCK_TIMEOUT):
+        now = takedown.again(found)
+        if now is not None and now.restart != wanted:
+            now.restart = wanted
+            now.write()
+            os.utime(now.state_path, (now.refreshed_at, now.refreshed_at))
+
+
 def _own(found: Record) -> str:
     return found.upperdir.rpartition("/")[0]
 

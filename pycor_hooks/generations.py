@@ -131,12 +131,10 @@ def _histories(base: Base, generation: int | None) -> list[Iterator[Change]] | N
 def unwritten(base: Base) -> float | None:
     """When a stopped base last changed, where its manifest does not tell of that.
 
-    Args:
-        base: it has a rootfs.
-
     Returns:
         The newest time of a change in its tree, in seconds since the epoch; None where its
-        manifest is that of its tree as it is. One that is damaged tells of nothing.
+        manifest is that of its tree as it is, or there is no tree, or it runs. A manifest that is
+        damaged tells of nothing.
 
     Raises:
         OSError: the tree cannot be read.
@@ -151,14 +149,16 @@ def unwritten(base: Base) -> float | None:
             newest = max(newest, entry.ctime_ns)
             yield entry
 
-    identity = instance.identity_of(rootfs)
+    identity = instance.identity_now(rootfs)
+    if identity is None or what.running():
+        return None
     written = instance.generation_of(what.daemon, what.key, identity) is not None
     try:
         known = entries(base) if written else ()
         differing = sum(1 for _ in manifest.compare(known, walked()))
     except BadState:
         differing = sum(1 for _ in walked())
-    return newest / 1e9 if differing else None
+    return newest / 1e9 if differing and not what.running() else None
 
 
 def began(base: Base) -> float | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pycor_hooks import profile, registry
 from pycor_hooks.host_errors import Ambiguous, BaseUnknown, NoLayer
 from pycor_hooks.instance import Instance
-from pycor_hooks.plan import Base, label
+from pycor_hooks.plan import Base, base_of, label
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,7 @@ def find(name: tuple[str, str], base: tuple[str, str] | None, daemons: Sequence[
 
 
 def _live(container: Instance, record: Record) -> Layer:
-    base = Base(record.daemon, record.base_project, record.base_name)
+    base = base_of(record)
     own = os.path.dirname(record.upperdir)
     return Layer(container, base, own, record.lowerdirs[0], record)
 

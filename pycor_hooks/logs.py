@@ -14,7 +14,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pycor_hooks.plan import Base, name_of
+from pycor_hooks.plan import Base, base_of, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,7 +56,7 @@ def about(
 
 def about_overlay(overlay: Record) -> dict[str, Any]:
     """As :func:`about`, for one live overlay and its base."""
-    base = Base(overlay.daemon, overlay.base_project, overlay.base_name)
+    base = base_of(overlay)
     return about(overlay.daemon, base, [overlay])
 
 

@@ -16,7 +16,7 @@ from pycor_hooks import generations, instance, procs, stale, staleness
 from pycor_hooks.hiding import Hiding, Upper
 from pycor_hooks.host_errors import DaemonDown
 from pycor_hooks.instance import Instance
-from pycor_hooks.plan import Base, apart
+from pycor_hooks.plan import apart, base_of
 from pycor_hooks.stale import Uncured
 from pycor_hooks.staleness import Reason
 from pycor_hooks.trees import Trees
@@ -25,6 +25,7 @@ from pycor_hooks.whereabouts import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from pycor_hooks.plan import Base
     from pycor_hooks.record import Record
 
 # What is mapped and deleted by design: blacklist_mappings of needrestart 3.6.
@@ -76,7 +77,7 @@ def look(base: Base, records: Iterable[Record]) -> list[Found]:
     """
     found = list(records)
     with reached(base, found) as there:
-        return look_at(base, found, there=there)
+        return look_at(base, found, there=there, unwritten=None)
 
 
 @contextlib.contextmanager
@@ -96,15 +97,20 @@ def reached(base: Base, records: Iterable[Record]) -> Iterator[bool]:
             yield True
 
 
-def look_at(base: Base, records: Iterable[Record], *, there: bool) -> list[Found]:
-    """As :func:`look`, for who has :func:`reached` the volumes, or could not."""
+def look_at(
+    base: Base, records: Iterable[Record], *, there: bool, unwritten: float | None
+) -> list[Found]:
+    """As :func:`look`, for who has :func:`reached` the volumes, or could not.
+
+    Args:
+        there: whether he has.
+        unwritten: as :func:`pycor_hooks.generations.unwritten` tells of the base.
+    """
     what = Instance(*base)
     tree = instance.identity_now(what.rootfs()) if there else None
     settled = there and not what.running()
-    known = _Known(
-        generation=instance.generation_of(what.daemon, what.key, tree) if tree else None,
-        unwritten=generations.unwritten(base) if tree and settled else None,
-    )
+    generation = instance.generation_of(what.daemon, what.key, tree) if tree else None
+    known = _Known(generation, unwritten)
     by_init = {
         record.init: record
         for record in records
@@ -144,7 +150,7 @@ def _is_pending(record: Record, base: _Known) -> bool:
     if base.generation is None or record.converged == base.generation:
         return False
     # a record that was made anew does not tell with which generation its container began
-    began = generations.began(Base(record.daemon, record.base_project, record.base_name))
+    began = generations.began(base_of(record))
     return record.converged is not None or began is None or record.started_at <= began
 
 

@@ -80,12 +80,16 @@ class Decision:
     detached: Sequence[Record]
 
 
+def base_of(record: Record) -> Base:
+    """The base that a live overlay stands on."""
+    return Base(record.daemon, record.base_project, record.base_name)
+
+
 def by_base(records: Iterable[Record]) -> dict[Base, list[Record]]:
     """Sort live overlays by the base that they stand on."""
     bases: dict[Base, list[Record]] = {}
     for record in records:
-        base = Base(record.daemon, record.base_project, record.base_name)
-        bases.setdefault(base, []).append(record)
+        bases.setdefault(base_of(record), []).append(record)
     return bases
 
 

@@ -18,7 +18,7 @@ _TEXT = ("daemon", "project", "name", "base_project", "base_name", "upperdir", "
 _MORE_TEXT = ("rootfs", "lower_identity")
 _YEAR_10000 = 253402300800
 _NUMBERS = ("monitor", "monitor_start", "init", "init_start")
-_LATER = ("namespace", "converged", "lowerdirs", "refreshed_at", "started_at")
+_LATER = ("namespace", "converged", "restart", "lowerdirs", "refreshed_at", "started_at")
 
 
 class Record:
@@ -37,6 +37,7 @@ class Record:
         init, init_start: the same of the container's init, 0 until start-host has run.
         converged: the generation of the base of which nothing older is left in this overlay;
             None where that is not known.
+        restart: whether its units are to be restarted by the watcher, for what that has seen.
         started_at, refreshed_at: seconds since the epoch.
     """
 
@@ -57,6 +58,7 @@ class Record:
     init: int
     init_start: int
     converged: int | None
+    restart: bool
     lowerdirs: list[str]
     started_at: float
     refreshed_at: float
@@ -64,6 +66,7 @@ class Record:
     def __init__(self, **values: str | float | list[str] | None) -> None:
         self.converged = None
         self.namespace = 0
+        self.restart = False
         for attribute, value in values.items():
             setattr(self, attribute, value)
 
@@ -101,6 +104,8 @@ class Record:
         ]
         if self.converged is not None:
             lines.append(f"CONVERGED={self.converged}")
+        if self.restart:
+            lines.append("RESTART=1")
         lines += [f"LOWERDIR={_escape_value(path)}" for path in self.lowerdirs]
         temporary = f"{self.directory}/.state"
         with open(temporary, "wb") as file:
@@ -138,6 +143,7 @@ def read(directory: str) -> Record:
             **{attribute: int(values[attribute.upper()]) for attribute in _NUMBERS},
             namespace=int(values.get("NAMESPACE", 0)),  # a state file of before does not say
             converged=int(values["CONVERGED"]) if "CONVERGED" in values else None,
+            restart="RESTART" in values,
             lowerdirs=lowerdirs,
             started_at=_seconds(values["STARTED_AT"]),
             refreshed_at=refreshed_at,

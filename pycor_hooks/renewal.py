@@ -12,7 +12,7 @@ from pycor_hooks.errors import PycorError
 from pycor_hooks.host_errors import ExecFailed
 from pycor_hooks.instance import client_of
 from pycor_hooks.output import Note
-from pycor_hooks.plan import Base, name_of
+from pycor_hooks.plan import base_of, name_of
 from pycor_hooks.sockets import find_daemons
 
 if TYPE_CHECKING:
@@ -53,10 +53,9 @@ def renew(record: Record, *, dry: bool = False) -> Outcome:
         dry: only say what would be done.
     """
     name = name_of(record)
-    base = Base(record.daemon, record.base_project, record.base_name)
     said: list[str] = []
     try:
-        for plan in map(restarting.plan, oldcode.look(base, [record])):
+        for plan in map(restarting.plan, oldcode.look(base_of(record), [record])):
             said += [f"would {what}" for what in _doings(record, plan)] if dry else []
             said += _left(record, plan if dry else _Renewal(record).run(plan, said))
     except (OSError, ValueError, PycorError) as error:

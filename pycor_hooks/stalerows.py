@@ -61,7 +61,8 @@ def look(base: Base, records: Iterable[Record]) -> Seen:
     """
     records = list(records)
     with oldcode.reached(base, records) as there:
-        found = oldcode.look_at(base, records, there=there)
+        unwritten = generations.unwritten(base) if there else None
+        found = oldcode.look_at(base, records, there=there, unwritten=unwritten)
         wanted = {path for one in found for runner in one.runners for path in _files(runner)}
         wanted |= {one.path for each in found for one in each.uncured}
         return Seen(base, found, _updates(base, wanted), there)

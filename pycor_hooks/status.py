@@ -99,7 +99,7 @@ def state_of(one: Record, *, mounted: bool, gone: bool, base: BaseState) -> str:
 
 
 def _row(one: Record, seen: Seen) -> Row:
-    base = plan.Base(one.daemon, one.base_project, one.base_name)
+    base = plan.base_of(one)
     now = seen.bases[base]
     gone = one.directory in seen.gone
     return {

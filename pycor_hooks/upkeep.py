@@ -18,7 +18,7 @@ from pycor_hooks.converge import converge
 from pycor_hooks.convergence import History, describe
 from pycor_hooks.errors import PycorError, StillHeld
 from pycor_hooks.logs import about, about_overlay
-from pycor_hooks.plan import Base, apart, name_of
+from pycor_hooks.plan import Base, apart, base_of, name_of
 from pycor_hooks.staleness import Reason
 from pycor_hooks.whereabouts import shown
 
@@ -123,7 +123,7 @@ class Upkeep:
             return await self._converge_as_chosen(found, generation, history, choices)
 
         done = await asyncio.gather(*(self._converge(found, one, again) for found in overlays))
-        self._restarts.begin()
+        self._restarts.begin(base)
         self._later(base) if again else self._delays.pop(base, None)
         return sum(done)
 
@@ -163,8 +163,9 @@ class Upkeep:
             _converge_there, found, generation, history.since, cure=cure
         )
         whole = result and not _WORTH_A_RETRY & set(result.reasons.values())
-        if policy is Policy.RESTART and whole and choices.is_first(found, generation or 0):
-            self._restarts.want(found)
+        first = policy is Policy.RESTART and whole and choices.is_first(found, generation or 0)
+        if first or found.restart:
+            await self._restarts.want(found)
         return result
 
     def _later(self, base: Base) -> None:
@@ -188,7 +189,7 @@ class Upkeep:
 
     def _tell(self, found: Record, level: int, text: str) -> None:
         """Log what is wrong with an overlay, unless that was the last thing said about it."""
-        base = Base(found.daemon, found.base_project, found.base_name)
+        base = base_of(found)
         if text != self._told[base].get(found.directory):
             self._told[base][found.directory] = text
             if text:

@@ -63,7 +63,7 @@ def _as_base(base: inventory.Base) -> Check:
 def _now(recorded: Record, now: float) -> Iterator[Check]:
     """What is mounted for it, and since when."""
     label = plan.name_of(recorded)
-    base = plan.Base(recorded.daemon, recorded.base_project, recorded.base_name)
+    base = plan.base_of(recorded)
     yield _base(label, recorded, base)
     yield Check(
         "layers",

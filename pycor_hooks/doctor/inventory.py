@@ -163,7 +163,7 @@ def bases(house: House) -> list[Base]:
         if stands_on:
             base(stands_on).users.append(container)
     for record in house.records:
-        where = instance.Instance(record.daemon, record.base_project, record.base_name)
+        where = instance.Instance(*base_of(record))
         base(where).live.append(record)
     for connection in house.connections:
         for profile in uninstall.our_profiles(connection):

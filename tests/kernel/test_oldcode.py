@@ -63,6 +63,12 @@ def look(base: Base, of_it: Record) -> Found:
     return found
 
 
+def uncured(base: Base, of_it: Record) -> list[Uncured]:
+    """What `stale` tells of the container, beside who runs old code."""
+    (found,) = stalerows.look(base, [of_it]).found
+    return list(found.uncured)
+
+
 def test_code_that_the_base_replaced(packaged: str, of: Base, web: Container) -> None:
     """Named with its inode, once the base has stopped, though its name is still there."""
     generations.update(of)
@@ -93,16 +99,16 @@ def test_a_base_that_changed_unseen(packaged: str, of: Base, web: Container) -> 
     web.start()
     with busybox(web) as found:
         found.started_at = time.time() - 1000
-        assert look(of, found).uncured == [Uncured("/", Reason.PENDING)]  # there is none at all
+        assert uncured(of, found) == [Uncured("/", Reason.PENDING)]  # there is none at all
         generations.update(of)
         found.converged = 1
-        assert look(of, found).uncured == []
+        assert uncured(of, found) == []
         replace(packaged, TOOL)
-        assert look(of, found).uncured == [Uncured("/", Reason.PENDING)]
+        assert uncured(of, found) == [Uncured("/", Reason.PENDING)]
         with running(of):
-            assert look(of, found).uncured == []
+            assert uncured(of, found) == []
         found.started_at = time.time() + 1  # it began with what there is now
-        assert look(of, found).uncured == []
+        assert uncured(of, found) == []
     web.stop()
 
 

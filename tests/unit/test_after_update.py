@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import socket
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lab.wait import until
 from pycor_hooks import afterupdate, record
 from pycor_hooks.afterupdate import KEY, Choices, Policy, Restarts
+from pycor_hooks.plan import base_of
 from tests.unit.test_api import answering
 from tests.unit.test_status import recorded
 
@@ -33,7 +35,7 @@ def instance(**config: str) -> str:
     return json.dumps({"metadata": {"expanded_config": config}})
 
 
-@contextmanager
+@contextlib.contextmanager
 def daemon(answers: dict[str, str | None]) -> Iterator[Record]:
     """A running daemon that gives these answers; a record of a container of it."""
     with answering(answers) as found, socket.socket(socket.AF_UNIX) as guests:
@@ -137,14 +139,16 @@ def test_once_for_each_start_and_generation() -> None:
     assert choices.is_first(found, 2)
 
 
-def restarted(found: Record) -> int:
-    """Have a container restarted; how many were in trouble."""
+def restarted(*records: Record) -> int:
+    """Have containers restarted; how often there was trouble."""
 
     async def run() -> int:
         async with asyncio.TaskGroup() as group:
             restarts = Restarts(group)
-            restarts.want(found)
-            restarts.begin()
+            for found in records:
+                await restarts.want(found)
+            for found in records:
+                restarts.begin(base_of(found))
             return await restarts.done()
 
     return asyncio.run(run())
@@ -194,3 +198,57 @@ def test_what_the_process_says(
         (logging.ERROR, "web1: it \\x1b broke"),
     ]
     assert all(("INSTANCE", "web1") in row.__dict__["journal_fields"] for row in rows)
+
+
+def written(name: str, **changes: Any) -> Record:
+    """A record in its file."""
+    found = recorded(name=name, **changes)
+    os.makedirs(found.directory)
+    found.write()
+    os.utime(found.state_path, (1000, 1000))
+    return record.read(found.directory)
+
+
+def test_trouble_on_one_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The roll-out of another base does not stop for it."""
+    monkeypatch.setattr(record, "RUN", str(tmp_path / "run"))
+    webs = [written("web1", base_name="a"), written("web2", base_name="b")]
+    program = tmp_path / "program"
+    program.write_text('#!/bin/sh\ncase "$*" in *web1*) exit 1; esac; echo "$*" >"$0.did"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    assert restarted(*webs) == 1
+    assert webs[1].directory in (tmp_path / "program.did").read_text()
+    assert len(caplog.messages) == 1
+
+
+def test_a_watcher_that_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has not come to stands in the records, for the next one; and no more once done."""
+    monkeypatch.setattr(record, "RUN", str(tmp_path / "run"))
+    web = written("web1")
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun; exec sleep 1000\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+    async def ended() -> None:
+        task = asyncio.create_task(begun())
+        await asyncio.to_thread(until, (tmp_path / "begun").exists, what="it has begun")
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    async def begun() -> None:
+        async with asyncio.TaskGroup() as group:
+            restarts = Restarts(group)
+            await restarts.want(web)
+            restarts.begin(base_of(web))
+
+    asyncio.run(ended())
+    again = record.read(web.directory)
+    assert (again.restart, again.refreshed_at) == (True, 1000)
+    program.write_text("#!/bin/sh\n")
+    assert restarted(again) == 0
+    assert not record.read(web.directory).restart
