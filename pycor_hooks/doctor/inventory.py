@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pycor_hooks import hook, instance, rawlxc, registry, sockets, uninstall
+from pycor_hooks import hook, instance, plan, rawlxc, registry, sockets, uninstall
 from pycor_hooks.client import Connection
 from pycor_hooks.errors import PycorError, UsageError
 from pycor_hooks.host_errors import NoIdMap, Unreachable
@@ -163,7 +163,7 @@ def bases(house: House) -> list[Base]:
         if stands_on:
             base(stands_on).users.append(container)
     for record in house.records:
-        where = instance.Instance(*base_of(record))
+        where = instance.Instance(*plan.base_of(record))
         base(where).live.append(record)
     for connection in house.connections:
         for profile in uninstall.our_profiles(connection):
