@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import intact, prefix, profile, provision, systemd, tree
@@ -46,11 +47,8 @@ def install(order: Order) -> Iterator[str]:
     Raises:
         PycorError: what stood in the way in one place; the others were done all the same.
     """
-    upgraded = False
-    for line in install_hooks(order.prefix):
-        upgraded = True
-        yield line
-    yield from install_unit(order, restart=upgraded)
+    yield from install_hooks(order.prefix)
+    yield from install_unit(order)
     failures: list[PycorError] = []
     for daemon in order.daemons:
         try:
@@ -107,7 +105,7 @@ def install_in(daemon: Daemon, order: Order) -> Iterator[str]:
         yield Note(f"skipped: {error}")
 
 
-def install_unit(order: Order, *, restart: bool) -> Iterator[str]:
+def install_unit(order: Order) -> Iterator[str]:
     """Install the systemd unit, where there is a systemd and the operator wants it."""
     if not order.unit:
         return
@@ -115,7 +113,8 @@ def install_unit(order: Order, *, restart: bool) -> Iterator[str]:
         yield Note("systemd does not run here: see to it that pycor-hooks watch is always running")
         return
     text = systemd.unit_text(systemd.own_command(), order.directories)
-    yield from systemd.ensure(text, restart=restart)
+    code = max(path.stat().st_mtime for path in Path(__file__).parent.rglob("*.py"))
+    yield from systemd.ensure(text, code)
 
 
 @contextlib.contextmanager

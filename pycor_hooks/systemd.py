@@ -56,12 +56,12 @@ def _quote(word: str) -> str:
     return f'"{escaped}"'
 
 
-def ensure(text: str, *, restart: bool, directory: str = DIRECTORY) -> Iterator[str]:
-    """Install the unit, enable and start it.
+def ensure(text: str, code: float, *, directory: str = DIRECTORY) -> Iterator[str]:
+    """Install the unit, enable and start it; anew where the watcher that runs has older code.
 
     Args:
         text: from :func:`unit_text`.
-        restart: whether the running watcher is of an older version.
+        code: when the watcher's code was written, in seconds since the epoch.
         directory: where the unit belongs.
 
     Yields:
@@ -78,9 +78,15 @@ def ensure(text: str, *, restart: bool, directory: str = DIRECTORY) -> Iterator[
     if not _succeeds("is-enabled", "--quiet", UNIT):
         _systemctl("enable", UNIT)
         yield f"{UNIT} enabled"
-    if changed or restart or not _succeeds("is-active", "--quiet", UNIT):
+    if changed or not _succeeds("is-active", "--quiet", UNIT) or _began() < code:
         _systemctl("restart", UNIT)
         yield f"{UNIT} started"
+
+
+def _began() -> float:
+    """When the watcher that runs was started, in seconds since the epoch."""
+    words = ("show", "--property=ActiveEnterTimestamp", "--timestamp=unix", "--value", UNIT)
+    return float(_systemctl(*words).strip().removeprefix("@"))
 
 
 def remove(directory: str = DIRECTORY) -> Iterator[str]:
@@ -108,8 +114,9 @@ def _succeeds(*words: str) -> bool:
     return subprocess.run(["systemctl", *words], check=False, capture_output=True).returncode == 0
 
 
-def _systemctl(*words: str) -> None:
+def _systemctl(*words: str) -> str:
     done = subprocess.run(["systemctl", *words], check=False, capture_output=True, text=True)
     if done.returncode:
         command = " ".join(("systemctl", *words))
         raise SystemdFailed(command=command, reason=done.stderr.strip(), unit=UNIT)
+    return done.stdout

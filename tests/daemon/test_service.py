@@ -37,17 +37,22 @@ def machine(installed: Overlays, debian_installed: Overlays) -> Iterator[Machine
     daemon = installed.daemon
     watch = Watch(daemon, installed.base.rootfs)
     with Machine(debian_installed) as booted:
-        said = booted.python(
-            "from pycor_hooks import systemd;"
-            f"text = systemd.unit_text({COMMAND!r}, [{daemon.directory!r}]);"
-            "print(*systemd.ensure(text, restart=False), sep='\\n')"
-        )
-        assert said.splitlines()[-1] == f"{UNIT} started"
+        assert installs(booted, daemon.directory)[-1] == f"{UNIT} started"
         yield booted
         booted.python("from pycor_hooks import systemd; list(systemd.remove())")
         assert booted.show(UNIT, "LoadState") == {"LoadState": "not-found"}
     until(lambda: not watch.passing(), what="nothing is left of the machine", timeout_s=5)
     watch.close()
+
+
+def installs(machine: Machine, daemon: str, code: str = "0") -> list[str]:
+    """What an installation of the unit does; ``code``: when the watcher's was written."""
+    said = machine.python(
+        "import time; from pycor_hooks import systemd;"
+        f"text = systemd.unit_text({COMMAND!r}, [{daemon!r}]);"
+        f"print(*systemd.ensure(text, {code}), sep='\\n')"
+    )
+    return said.splitlines()
 
 
 def pid(machine: Machine) -> int:
@@ -162,6 +167,16 @@ def impatient(machine: Machine) -> Iterator[None]:
     yield
     shutil.rmtree(machine.path(DROP_IN))
     machine.run("systemctl", "daemon-reload")
+
+
+@pytest.mark.once
+def test_newer_code(machine: Machine, installed: Overlays) -> None:
+    """An installation restarts a watcher that began before its code was written, and no other."""
+    before, daemon = pid(machine), installed.daemon.directory
+    assert installs(machine, daemon, "time.time() - 3600") == [""]
+    assert pid(machine) == before
+    assert installs(machine, daemon, "time.time()") == [f"{UNIT} started"]
+    assert pid(machine) not in {0, before}
 
 
 @pytest.mark.once

@@ -9,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -334,7 +335,8 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text(
         f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\n'
         f'case $1 in is-*) test -e "{tmp_path}/$1";; enable) touch {tmp_path}/is-enabled;;\n'
-        f"restart) touch {tmp_path}/is-active; test ! -e {tmp_path}/broken;; esac\n"
+        f"restart) touch {tmp_path}/is-active; test ! -e {tmp_path}/broken;;\n"
+        f"show) stat --format=@%Y {tmp_path}/is-active;; esac\n"
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
@@ -346,23 +348,24 @@ def calls(systemctl: Path) -> list[str]:
     path = systemctl / "calls"
     lines = path.read_text().splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
-    return [line for line in lines if not line.startswith("is-")]
+    return [line for line in lines if not line.startswith(("is-", "show "))]
 
 
 def test_unit(systemctl: Path) -> None:
-    """The unit is written and started; again when it changes or the hooks do, else left alone."""
+    """It is written and started; again when it changes or its program does, else left alone."""
     place = str(systemctl)
     text = systemd.unit_text("/opt/bin/pycor-hooks", [])
     assert "ExecStart=/opt/bin/pycor-hooks watch\n" in text
-    assert len(list(systemd.ensure(text, restart=True, directory=place))) == 3
+    assert len(list(systemd.ensure(text, 1000, directory=place))) == 3
     assert (systemctl / systemd.UNIT).read_text() == text
     started = [f"enable {systemd.UNIT}", f"restart {systemd.UNIT}"]
     assert calls(systemctl) == ["daemon-reload", *started]
-    assert list(systemd.ensure(text, restart=False, directory=place)) == []
+    assert list(systemd.ensure(text, 1000, directory=place)) == []
     assert calls(systemctl) == []
-    assert len(list(systemd.ensure(text, restart=True, directory=place))) == 1
+    later = time.time() + 1000
+    assert len(list(systemd.ensure(text, later, directory=place))) == 1
     assert calls(systemctl) == [f"restart {systemd.UNIT}"]
-    list(systemd.ensure(text + "#", restart=False, directory=place))
+    list(systemd.ensure(text + "#", 1000, directory=place))
     assert calls(systemctl) == ["daemon-reload", f"restart {systemd.UNIT}"]
 
 
@@ -370,7 +373,7 @@ def test_unit_does_not_start(systemctl: Path) -> None:
     """A watcher that does not start is an error that says where to read more."""
     (systemctl / "broken").touch()
     with pytest.raises(SystemdFailed, match=f"journalctl -u {systemd.UNIT}"):
-        list(systemd.ensure("text", restart=True, directory=str(systemctl)))
+        list(systemd.ensure("text", 1000, directory=str(systemctl)))
 
 
 def test_unit_removed(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
