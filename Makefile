@@ -45,7 +45,7 @@ test: prepare
 	.venv/bin/pytest $(ARGS) tests/unit
 	@echo
 	@echo "Without root, tests/kernel runs in a user namespace, without what needs more (skipped below)."
-	@echo "Left out entirely: tests/daemon, real daemons. Run as root, or install sudo, for all."
+	@echo "Left out entirely: tests/daemon, tests/faults, tests/snap. Run as root, or install sudo, for all."
 	@echo
 	unshare --user --map-root-user --mount .venv/bin/pytest -p no:cacheprovider --basetemp=build/kernel-tests $(ARGS) tests/kernel
 

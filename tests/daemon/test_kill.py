@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from lab import live
+from lab import before_hooks, live
 from lab.steps import Step
 from lab.wait import until
 
@@ -91,26 +90,6 @@ def test_a_killed_monitor_and_a_deleted_container(overlays: Overlays, watcher: W
 # -- a hook
 
 
-def kill_hook(overlays: Overlays, container: Instance, **steps: Step) -> None:
-    """Have hooks killed at a step: ``pre_start=Step("mount", 2, "")``."""
-    text = overlays.client.query(f"/1.0/profiles/{overlays.image}")["config"]["raw.lxc"]
-    for name, step in steps.items():
-        path = re.escape(f"{overlays.prefix}/hooks/{name.replace('_', '-')}")
-        # where the way leads by nsenter to the host's Python, that is the host's strace, too
-        text, found = re.subn(
-            rf"((?:= |-- )(?=/usr/bin/python3 \S+ {path}|{path}))",
-            rf"\1{' '.join(step.kill())} ",
-            text,
-        )
-        assert found == 1
-    container.set(**{"raw.lxc": text})  # a container's own replaces its profile's
-
-
-def kill_no_hook(container: Instance) -> None:
-    """Let the container have its profile's hooks again."""
-    container.client("config", "unset", container.name, "raw.lxc")
-
-
 # Of these calls there are as many in both id regimes.
 OVERLAY, BOUND = Step("mount", 1, "the overlay"), Step("mount", 2, "the rootfs, private")
 DETACH = Step("umount2", 1, "bind on the rootfs")
@@ -121,14 +100,14 @@ FORGET = Step("unlink", 1, "state")
 def test_a_hook_killed_on_the_way_up(overlays: Overlays) -> None:
     """Pre-start and start-host killed: the start fails, nothing stays, the next one is clean."""
     cases = {
-        "before-mount": {"pre_start": OVERLAY},
-        "when-bound": {"pre_start": BOUND},
-        "before-detach": {"start_host": DETACH},
+        "before-mount": {"pre-start": OVERLAY},
+        "when-bound": {"pre-start": BOUND},
+        "before-detach": {"start-host": DETACH},
     }
     containers = []
     for name, steps in cases.items():
         containers.append(overlays.init(name))
-        kill_hook(overlays, containers[-1], **steps)
+        before_hooks.put(overlays, containers[-1], {hook: at.kill() for hook, at in steps.items()})
 
     def start(container: Instance) -> int:
         return overlays.client("start", container.name, check=False).returncode
@@ -137,7 +116,7 @@ def test_a_hook_killed_on_the_way_up(overlays: Overlays) -> None:
         assert list(pool.map(start, containers)) == [1] * len(containers)
     until(lambda: not live.mounts(overlays), what="post-stop has taken them down")
     for container in containers:
-        kill_no_hook(container)
+        before_hooks.remove(container)
         assert_clean_start(overlays, container, own=False)
         container.stop(force=True)
         until(lambda: not live.mounts(overlays), what="it is taken down")
@@ -150,11 +129,11 @@ def test_a_hook_killed_on_the_way_down(overlays: Overlays) -> None:
     for steps, after in (
         ({"stop": UNMOUNT}, "post-stop"),
         ({"stop": FORGET}, "post-stop"),
-        ({"stop": UNMOUNT, "post_stop": UNMOUNT}, "start"),
-        ({"stop": FORGET, "post_stop": FORGET}, "start"),
-        ({"stop": UNMOUNT, "post_stop": FORGET}, "watch --once"),
+        ({"stop": UNMOUNT, "post-stop": UNMOUNT}, "start"),
+        ({"stop": FORGET, "post-stop": FORGET}, "start"),
+        ({"stop": UNMOUNT, "post-stop": FORGET}, "watch --once"),
     ):
-        kill_hook(overlays, web1, **steps)
+        before_hooks.put(overlays, web1, {hook: at.kill() for hook, at in steps.items()})
         web1.restart(force=True)  # with the hooks of this round
         web1.stop()
         web1.wait("Stopped")
@@ -165,5 +144,5 @@ def test_a_hook_killed_on_the_way_down(overlays: Overlays) -> None:
         if after == "watch --once":
             overlays.pycor_hooks("watch", "--once")
             assert not os.path.exists(web1.record)
-        kill_no_hook(web1)
+        before_hooks.remove(web1)
         assert_clean_start(overlays, web1)
