@@ -55,6 +55,15 @@ def parse_status(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
             fields = {}
 
 
+def unpacked(root: int) -> set[str]:
+    """The packages that some dpkg has unpacked into this very tree: it has their lists of files.
+
+    Args:
+        root: descriptor of its root directory.
+    """
+    return {_package_of(name) for name in _names(root, LISTS) if name.endswith(_LIST)}
+
+
 def owners(root: int, paths: Collection[str]) -> dict[str, str]:
     """Whose some paths of a tree are.
 
@@ -72,13 +81,17 @@ def owners(root: int, paths: Collection[str]) -> dict[str, str]:
     for name in _names(root, LISTS):
         if not name.endswith(_LIST):
             continue
-        package = name.removesuffix(_LIST).partition(":")[0]
+        package = _package_of(name)
         for path in _listed(root, f"{LISTS}/{name}"):
             top, slash, rest = path.partition("/")
             real = f"{links[top]}{slash}{rest}" if top in links else path
             if real in wanted:
                 found[real] = package
     return found
+
+
+def _package_of(name: str) -> str:
+    return name.removesuffix(_LIST).partition(":")[0]
 
 
 def _listed(root: int, path: str) -> Iterator[str]:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pycor_hooks import dpkg, kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
     from pycor_hooks.layerdiff import Difference
 
@@ -107,7 +107,8 @@ def _why(difference: Difference, upper: int, base: int) -> str | None:
     if difference.base is None or stat.S_ISDIR(difference.base.st_mode):
         return None
     if difference.path == dpkg.STATUS and difference.own:
-        return compare_packages(dict(dpkg.installed(upper)), dict(dpkg.installed(base)))
+        unpacked = dpkg.unpacked(upper)
+        return compare_packages(dict(dpkg.installed(upper)), dict(dpkg.installed(base)), unpacked)
     try:
         reason = newer(_of_base(base, difference.path), _of_upper(upper, difference.path))
     except OSError:
@@ -117,12 +118,24 @@ def _why(difference: Difference, upper: int, base: int) -> str | None:
     return reason
 
 
-def compare_packages(own: Mapping[str, str], base: Mapping[str, str]) -> str | None:
-    """Say how the base's packages differ from what a container's database says of them."""
-    other = sorted(name for name, version in base.items() if own.get(name) != version)
+def compare_packages(
+    own: Mapping[str, str], base: Mapping[str, str], unpacked: Container[str]
+) -> str | None:
+    """Say how the base's packages differ from what a container's database says of them.
+
+    Args:
+        own, base: version by name, as the databases have them.
+        unpacked: what the container has installed or upgraded itself; else it was the base's.
+    """
+    other = [name for name, version in base.items() if own.get(name) != version]
+    other += [name for name in own if name not in base and name not in unpacked]
     if not other:
         return None
-    some = [f"{name} {base[name]} (here {own.get(name, 'none')})" for name in other[:_SHOWN]]
+    other.sort()
+    some = [
+        f"{name} {base.get(name, 'no more')} (here {own.get(name, 'none')})"
+        for name in other[:_SHOWN]
+    ]
     more = f", … {len(other)} in all" if len(other) > _SHOWN else ""
     return f"{DATABASE}: the base has {', '.join(some)}{more}"
 
@@ -131,7 +144,8 @@ def _remedy(difference: Difference, upper: int, base: int, name: str) -> str:
     path = f"/{difference.path}"
     drop = f"pycor-hooks diff {name} --drop"
     if difference.path == dpkg.STATUS:
-        own = sorted(dict(dpkg.installed(upper)).keys() - dict(dpkg.installed(base)).keys())
+        alone = dict(dpkg.installed(upper)).keys() - dict(dpkg.installed(base)).keys()
+        own = sorted(alone & dpkg.unpacked(upper))
         first = (
             f"install in the base what {name} alone has ({', '.join(own)}), then " if own else ""
         )

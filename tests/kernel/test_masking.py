@@ -184,6 +184,8 @@ def test_package_database(web: Container, base: str) -> None:
     write(f"{base}/{dpkg.STATUS}", status({"libc6": "1"}))
     web.start()
     write(f"{web.merged}/{dpkg.STATUS}", status({"libc6": "1", "mine": "1"}))
+    os.makedirs(f"{web.merged}/{dpkg.LISTS}")
+    write(f"{web.merged}/{dpkg.LISTS}/mine:amd64.list", "/.\n")
     wait_for_the_clock(web)
     replace(f"{base}/{dpkg.STATUS}", status({"libc6": "1"}))
     assert masked(web, base) == {}
