@@ -94,13 +94,14 @@ def converge(
         if journal.settle(_own(now)):
             overlay.refresh(now.merged)
         if generation is None or identity_now(now.lowerdirs[0]) != now.lower_identity:
-            result = Result(0, {"": Reason.REPLACED}, [])
+            result: Result | None = Result(0, {"": Reason.REPLACED}, [])
         else:
             with Trees(now) as trees:
                 cures = _Convergence(now, trees, base)
                 result = cures.run(touched(now.converged), cure=cure)
-            if base.running():
-                return None
+            result = None if base.running() else result
+        if result is None:
+            return None
         stale.write(
             now, generation, (Uncured(f"/{path}", why) for path, why in result.reasons.items())
         )
@@ -158,14 +159,15 @@ class _Convergence:
         self._reasons: dict[str, Reason] = {}
         self._frozen: list[float] = []
 
-    def run(self, touched: Iterable[tuple[str, File | None]], *, cure: bool) -> Result:
+    def run(self, touched: Iterable[tuple[str, File | None]], *, cure: bool) -> Result | None:
+        """Find what is stale, and cure it; None where the base runs before that has begun."""
         try:
             held = inuse.held(self._trees, self._record.init)
         except OutOfTime:
             held, self._reasons[""] = [], Reason.TOO_MUCH
         found = search(self._trees, inuse.added(touched, held))
         if self._base.running():
-            return Result(0, self._reasons, self._frozen)
+            return None
         if found.paths:  # what was in use for a moment when the overlay was refreshed is not now
             self._trees.forget()
             overlay.refresh(self._record.merged)

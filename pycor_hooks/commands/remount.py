@@ -133,7 +133,9 @@ def _converge(
         result = converge.converge(one, generation, history.since)
     except (OSError, PycorError) as error:
         return _row(one, FAILED, str(error))
-    if result is None or not result.reasons:
+    if result is None:
+        return _row(one, PENDING, "it has stopped meanwhile, or its base was started: try again")
+    if not result.reasons:
         return _row(one, REFRESHED, None)
     return _row(one, STALE, convergence.describe(result.reasons, name_of(one)))
 

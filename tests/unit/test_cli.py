@@ -315,6 +315,7 @@ def refreshing(
     `converged` has the result of those that have a cure to tell of.
     """
     refreshed: list[str] = []
+    whole = Converged(0, {}, [])
 
     def refresh(base: Base, records: Sequence[Record]) -> list[live.Failure] | None:
         if base.name == running:
@@ -325,7 +326,7 @@ def refreshing(
 
     monkeypatch.setattr(live, "refresh_while_stopped", refresh)
     monkeypatch.setattr(generations, "update", lambda _: ledger.Update(1, None))
-    monkeypatch.setattr(converge, "converge", lambda one, *_: converged.get(one.name))
+    monkeypatch.setattr(converge, "converge", lambda one, *_: converged.get(one.name, whole))
     as_root(monkeypatch)
     for name, base in (("web1", "base"), ("web2", "base"), ("db1", "db"), ("db2", "db")):
         record_overlay(name=name, base_name=base)
