@@ -45,21 +45,20 @@ class Injection(NamedTuple):
 
 
 def recorded(overlays: Overlays, place: Path) -> dict[str, list[Step]]:
-    """The steps of each hook that change something, of a start that is not the first."""
+    """The steps of each hook that change something, of a start that is not the first.
+
+    Where stop has done all that was to be done, those of post-stop change nothing.
+    """
     web = overlays.launch("recorded")
     web.stop(force=True)
     traces = {hook: f"{place}/{hook}" for hook in starts.ORDER}
     before_hooks.put(overlays, web, {hook: steps.record(traces[hook]) for hook in traces})
     web.start()
     web.stop(force=True)
-    found = {
-        hook: [
-            step
-            for step in steps.read(path, f"{overlays.prefix}/hooks/{hook}")
-            if step.changes and step.errors
-        ]
-        for hook, path in traces.items()
-    }
+    found = {}
+    for hook, path in traces.items():
+        its = [step for step in steps.read(path, f"{overlays.prefix}/hooks/{hook}") if step.errors]
+        found[hook] = [step for step in its if step.changes] or its
     web.delete()
     return found
 

@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
 POOL = "limited"
 VERSION = "/usr/share/app/version"
-_FILL = "cat /dev/zero >/root/ballast; sync; cat /dev/zero >>/root/ballast; sync; true"
-_EACH = 'for i in $(seq 1000); do mkdir "/root/$i" || exit 0; done; exit 1'
+_FILL = """
+cat /dev/zero >/root/ballast; sync; cat /dev/zero >>/root/ballast; sync
+for number in $(seq 1000); do mkdir "/root/$number" || exit 0; done
+exit 1
+"""
 
 
-def exhausted(container: Instance) -> bool:
-    """Fill a container's quota; whether it has no room for a directory either."""
-    container.run("sh", "-c", _FILL)
-    return container.run("sh", "-c", _EACH).returncode == 0
+def fill(container: Instance) -> None:
+    """Use up a container's quota, until there is no room for a directory either."""
+    container.client("exec", "-T", container.name, "--", "sh", "-c", _FILL)
 
 
 def uncured(overlays: Overlays, container: Instance) -> dict[str, str]:
@@ -55,7 +57,7 @@ def test_a_quota(overlays: Overlays, watcher: Watcher, tally: Tally) -> None:
     for web in (web1, web2):
         hold(web, VERSION)
     with tally.injected(fault):
-        assert exhausted(web1)
+        fill(web1)
         with stopped(overlays.base):
             replace(overlays.base, VERSION)
         watcher.wait_log("web1: 1 path stays stale (1 no-space)")
