@@ -74,7 +74,11 @@ ALL_PAIRS = [
 def on_each_daemon(metafunc: pytest.Metafunc) -> None:
     """Run a case once for each daemon: what a conftest.py calls in pytest_generate_tests."""
     if "daemon" in metafunc.fixturenames:
-        pairs = ALL_PAIRS if metafunc.config.getoption("--all-pairs") else PAIRS
+        pairs = ALL_PAIRS
+        if not metafunc.config.getoption("--all-pairs"):
+            pairs = PAIRS
+            if metafunc.definition.get_closest_marker("slow_on_lxd"):
+                pairs = [pair for pair in pairs if pair.kind != "lxd"]
         if metafunc.definition.get_closest_marker("once"):
             pairs = pairs[:1]
         metafunc.parametrize("daemon", pairs, ids=str, scope="package", indirect=True)

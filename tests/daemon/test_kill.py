@@ -8,6 +8,8 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+
 from lab import before_hooks, live
 from lab.steps import Step
 from lab.wait import until
@@ -97,6 +99,7 @@ UNMOUNT = Step("umount2", 1, "merged")
 FORGET = Step("unlink", 1, "state")
 
 
+@pytest.mark.slow_on_lxd
 def test_a_hook_killed_on_the_way_up(overlays: Overlays) -> None:
     """Pre-start and start-host killed: the start fails, nothing stays, the next one is clean."""
     cases = {

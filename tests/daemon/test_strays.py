@@ -7,6 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
 import yaml
 
 from lab.client import ClientError
@@ -96,6 +97,7 @@ def test_files_of_a_running_container_are_pushed_and_pulled(
     assert os.listdir(web1.rootfs) == []
 
 
+@pytest.mark.slow_on_lxd
 def test_a_push_that_would_hide_or_leave_the_tree_is_refused(
     overlays: Overlays, tmp_path: Path
 ) -> None:
