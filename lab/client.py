@@ -54,20 +54,30 @@ class Client:
 
         Raises:
             ClientError: it failed, and ``check`` is set.
-            subprocess.TimeoutExpired: it took too long.
+            subprocess.TimeoutExpired: it took too long; a note says what the daemon does.
         """
-        done = subprocess.run(
-            [self.program, "--quiet", "--project", self.project, *words],
-            env=self.env,
-            input=text,
-            timeout=timeout_s,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        try:
+            done = subprocess.run(
+                [self.program, "--quiet", "--project", self.project, *words],
+                env=self.env,
+                input=text,
+                timeout=timeout_s,
+                check=False,
+                capture_output=True,
+                text=True,
+            )
+        except subprocess.TimeoutExpired as error:
+            error.add_note(f"under way: {self._operations()}")
+            raise
         if check and done.returncode:
             raise ClientError(done)
         return done
+
+    def _operations(self) -> str:
+        try:
+            return str(self.query("/1.0/operations", recursion="1", project=self.project))
+        except (OSError, ValueError) as error:
+            return f"{self.program} does not say: {error}"
 
     def query(self, path: str, **parameters: str) -> Any:
         """GET a path of the daemon's API, in this client's project unless told otherwise.

@@ -13,7 +13,7 @@ import stat
 import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import kernel, mountinfo
+from pycor_hooks import attributes, instance, journal, kernel, mountinfo, parents
 from pycor_hooks.watcher import once
 
 if TYPE_CHECKING:
@@ -81,6 +81,46 @@ def ended(web: Container) -> None:
     web.kill_init()
 
 
+def cured(web: Container) -> None:
+    """As :func:`ended`, after a cure that has copied directories up."""
+    started(web)
+    _copy_up(web, "usr", "usr/bin")
+    web.kill_init()
+
+
+def half_cured(web: Container) -> None:
+    """It was killed, and its monitor, when a cure was between the two unlinks of a file."""
+    started(web)
+    _copy_up(web, "usr", "usr/bin")
+    assert web.init is not None
+    book = journal.Journal(f"{web.volume}/overlay")
+    intent = journal.Intent(
+        init=web.init.pid,
+        init_start=instance.process_start(web.init.pid),
+        ours=True,
+        paths=["usr/bin/tool"],
+        times={"usr/bin": os.stat(f"{web.upper}/usr/bin").st_mtime_ns},
+    )
+    book.prepare(intent)
+    book.arm()
+    book.close()
+    os.unlink(f"{web.merged}/usr/bin/tool")
+    web.kill_init()
+    web.kill_monitor()
+
+
+def _copy_up(web: Container, *directories: str) -> None:
+    """Have directories of the base in upper, as a cure leaves them."""
+    known = parents.Parents(f"{web.volume}/overlay")
+    for path in directories:
+        os.utime(f"{web.merged}/{path}")
+    for path in directories:
+        descriptor = os.open(f"{web.upper}/{path}", os.O_RDONLY | os.O_DIRECTORY)
+        known.add(path, attributes.of(descriptor))
+        os.close(descriptor)
+    known.save()
+
+
 class Case(NamedTuple):
     """A hook, what its container is like when it is due, and where its monitor is.
 
@@ -97,7 +137,7 @@ class Case(NamedTuple):
     @property
     def wrote(self) -> bool:
         """Whether the container has written something by then."""
-        return self.state in {left_behind, ended}
+        return self.state in {left_behind, ended, cured, half_cured}
 
 
 CASES = [
@@ -108,6 +148,15 @@ CASES = [
     Case("post-stop", ended),
     Case("pre-start", new, apart=True),
     Case("start-host", bound, apart=True),
+]
+SOAKED = [
+    *CASES,
+    Case("pre-start", half_cured),
+    Case("stop", cured),
+    Case("post-stop", cured),
+    Case("pre-start", half_cured, apart=True),
+    Case("stop", ended, apart=True),
+    Case("post-stop", ended, apart=True),
 ]
 ORDER = ["pre-start", "start-host", "stop", "post-stop"]
 
@@ -182,6 +231,7 @@ def lost(web: Container, *, own: bool) -> list[str]:
         "new.d": (os.listdir(f"{etc}/new.d"), stat.S_IMODE(os.stat(f"{etc}/new.d").st_mode)),
         "owners": owners,
         "rootfs": os.listdir(web.rootfs),
+        "upper": os.listdir(web.upper),
         "volume": set(os.listdir(web.volume)),
         "overlay": set(os.listdir(f"{web.volume}/overlay")),
     }
@@ -192,6 +242,7 @@ def lost(web: Container, *, own: bool) -> list[str]:
         "new.d": (["link"], 0o2750),
         "owners": dict.fromkeys(owners, 0),  # stored by the base's ids
         "rootfs": [],
+        "upper": ["etc"],
         "volume": {"overlay", "rootfs"},
         "overlay": {"upper", "work"},
     }

@@ -168,7 +168,10 @@ class Subject:
             )
             if not nobody_looked:
                 self._tally.lost(name, starts.left(web))
-            if hook == "pre-start" or nobody_looked:  # otherwise the next fault's case starts it
+            undone = (
+                self.case.state is starts.cured
+            )  # a stop leaves that to the next, if it has to
+            if hook == "pre-start" or nobody_looked or undone:  # else the next fault's case does
                 self._start_anew(web)
             self._tally.lost(name, starts.left(web) + starts.lost(web, own=self.case.wrote))
         self.missed += not steps.was_injected(trace)
@@ -194,7 +197,13 @@ class Subject:
         assert web.hook("post-stop") == 0, web.log()
 
 
-@pytest.mark.parametrize("case", starts.CASES, ids=str)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """More cases in the long form."""
+    if "case" in metafunc.fixturenames:
+        cases = starts.SOAKED if metafunc.config.getoption("--soak") else starts.CASES
+        metafunc.parametrize("case", cases, ids=str)
+
+
 def test_a_fault_at_each_system_call(  # noqa: PLR0913, PLR0917 - a fixture each
     case: Case,
     hooks: str,
