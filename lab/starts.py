@@ -149,8 +149,7 @@ CASES = [
     Case("pre-start", new, apart=True),
     Case("start-host", bound, apart=True),
 ]
-SOAKED = [
-    *CASES,
+MORE = [
     Case("pre-start", half_cured),
     Case("stop", cured),
     Case("post-stop", cured),
@@ -222,6 +221,9 @@ def lost(web: Container, *, own: bool) -> list[str]:
         own: whether it wrote something.
     """
     etc = f"{web.upper}/etc"
+    elsewhere = [
+        file for top, _, files in os.walk(web.upper) for file in files if not top.startswith(etc)
+    ]
     names = {"hostname", "new.d"} | ({"own"} if own else set())
     owners = {path: os.lstat(f"{etc}/{path}").st_uid for path in ("", *names, "new.d/link")}
     found = {
@@ -231,7 +233,7 @@ def lost(web: Container, *, own: bool) -> list[str]:
         "new.d": (os.listdir(f"{etc}/new.d"), stat.S_IMODE(os.stat(f"{etc}/new.d").st_mode)),
         "owners": owners,
         "rootfs": os.listdir(web.rootfs),
-        "upper": os.listdir(web.upper),
+        "elsewhere": elsewhere,
         "volume": set(os.listdir(web.volume)),
         "overlay": set(os.listdir(f"{web.volume}/overlay")),
     }
@@ -242,7 +244,7 @@ def lost(web: Container, *, own: bool) -> list[str]:
         "new.d": (["link"], 0o2750),
         "owners": dict.fromkeys(owners, 0),  # stored by the base's ids
         "rootfs": [],
-        "upper": ["etc"],
+        "elsewhere": [],
         "volume": {"overlay", "rootfs"},
         "overlay": {"upper", "work"},
     }

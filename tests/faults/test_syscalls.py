@@ -198,10 +198,10 @@ class Subject:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """More cases in the long form."""
+    """More cases in the long form, each as in the short one."""
     if "case" in metafunc.fixturenames:
-        cases = starts.SOAKED if metafunc.config.getoption("--soak") else starts.CASES
-        metafunc.parametrize("case", cases, ids=str)
+        more = starts.MORE if metafunc.config.getoption("--soak") else []
+        metafunc.parametrize("case", [*starts.CASES, *more], ids=str)
 
 
 def test_a_fault_at_each_system_call(  # noqa: PLR0913, PLR0917 - a fixture each
@@ -217,7 +217,7 @@ def test_a_fault_at_each_system_call(  # noqa: PLR0913, PLR0917 - a fixture each
     places = [tmp_path / str(number) for number in range(SIDE_BY_SIDE)]
     subjects = [Subject(case, place, hooks, tally, keeper) for place in places]
     found = subjects[0].record()
-    injections = chosen(found, every=soak, apart=case.apart)
+    injections = chosen(found, every=soak and case in starts.CASES, apart=case.apart)
 
     parts = [injections[turn::SIDE_BY_SIDE] for turn in range(SIDE_BY_SIDE)]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
