@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.payload import Payload
 from lab.wait import until
 from pycor_hooks import idmap, install, kernel, mountinfo, overlay, registry
 from pycor_hooks.doctor import install as hooks
@@ -278,3 +279,37 @@ def test_every_id_of_a_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         part = looked.owners()
     assert (owners.uids[1234], owners.gids[5678]) == ("a/b/file", "a/b/file")
     assert (part.whole, 1234 in part.uids) == (False, False)
+
+
+# -- what containers use of the host's limits
+
+_USES = """
+import ctypes, threading, time
+libc = ctypes.CDLL(None)
+descriptors = [libc.inotify_init1(0) for _ in range(5)]
+for path in (b"/", b"/tmp", b"/var"):
+    libc.inotify_add_watch(descriptors[0], path, 2)
+for _ in range(3):
+    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+time.sleep(1000)
+"""
+
+
+@ROOT
+def test_what_a_container_uses_is_measured() -> None:
+    """Its inotify instances and watches and its threads are counted, and it is one more."""
+    before = limits.look_at_processes("/proc")
+
+    def more() -> tuple[int, ...]:
+        now = limits.look_at_processes("/proc")
+        pairs = ("instances", "watches", "threads")
+        used = [getattr(now, name)[1] - getattr(before, name)[1] for name in pairs]
+        return (*used, now.containers - before.containers)
+
+    with Payload("measured") as payload:
+        payload.run(sys.executable, "-c", _USES)
+        until(lambda: more() == (5, 3, 4, 1), what="all that it uses is counted", timeout_s=10)
+        measured = {limit.name: limit for limit in limits.measure()}
+        assert measured["inotify instances"].used >= 5
+        assert measured["inotify instances"].used_by_containers == before.instances[1] + 5
+    assert more() == (0, 0, 0, 0)
