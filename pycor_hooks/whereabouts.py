@@ -63,22 +63,36 @@ def shown(directory: str, *, apart: bool | None = None) -> Iterator[None]:
     process = None if apart is False else find_process(_daemon(directory))
     if apart and not process:
         raise DaemonDown(directory=directory)
-    place = namespaces.of_process(process) if process else namespaces.HOST
-    if not place.identity:
+    try:
+        tree = _copied(directory, process) if process else None
+    except (FileNotFoundError, ProcessLookupError):  # it has ended since
+        raise DaemonDown(directory=directory) from None
+    if tree is None:
         yield
         return
     with contextlib.ExitStack() as stack:
-        host = namespaces.open_own()
-        stack.callback(os.close, host)
-        with place:
-            tree = kernel.open_tree_clone(directory, kernel.AT_RECURSIVE)
         with contextlib.ExitStack() as moving:
             moving.callback(os.close, tree)
+            host = namespaces.open_own()
+            stack.callback(os.close, host)
             stack.callback(_go_home, host)
             kernel.unshare(kernel.CLONE_NEWNS)
             kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_SLAVE)
             kernel.move_mount(tree, directory)
         yield
+
+
+def _copied(directory: str, process: int) -> int | None:
+    """A copy of what a daemon's process has mounted below a directory; None where we see it, too.
+
+    Raises:
+        OSError: the process is gone.
+    """
+    place = namespaces.of_process(process)
+    if not place.identity:
+        return None
+    with place:
+        return kernel.open_tree_clone(directory, kernel.AT_RECURSIVE)
 
 
 def _go_home(host: int) -> None:

@@ -72,12 +72,15 @@ def _bases(base: str | None, directories: Sequence[str]) -> dict[Base, list[Reco
     daemons = {daemon.directory for daemon in find_daemons(directories)}
     daemons |= {of.daemon for of in used}
     named = [Base(daemon, project, name) for daemon in sorted(daemons)]
-    found = {
-        of: used.get(of, []) for of in named if of in used or os.path.isdir(Instance(*of).rootfs())
-    }
+    found = {of: used.get(of, []) for of in named if of in used or _is_there(of)}
     if not found:
         raise NoManifest(base=base, reason="does not exist")
     return found
+
+
+def _is_there(base: Base) -> bool:
+    with whereabouts.shown(base.daemon):
+        return os.path.isdir(Instance(*base).rootfs())
 
 
 def _write_tables(rows: Sequence[Row]) -> None:

@@ -77,6 +77,18 @@ def test_what_is_asked_of_its_files_waits(tmp_path: Path) -> None:
         pass
 
 
+def test_a_daemon_that_ends_while_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is down then, and its base not taken for one that is gone."""
+    monkeypatch.setattr(whereabouts, "find_process", lambda _: 4194305)  # above pid_max
+    with (
+        pytest.raises(DaemonDown, match="wait until it is back"),
+        whereabouts.shown(str(tmp_path), apart=True),
+    ):
+        pass
+
+
 def test_an_operator_without_rights_keeps_the_form_of_the_profile() -> None:
     """Where the daemon may not be looked at, the lines stay of the form that they have."""
     assert provision.form_of(PLAIN, apart=None) is False
