@@ -600,6 +600,27 @@ def test_process_on_sighup(two: list[Container], base: str, daemon: Path) -> Non
         until(sees, what="web1 sees the change", timeout_s=1)
 
 
+def test_every_ten_minutes(
+    two: list[Container], base: str, daemon: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything is looked at, whether or not anything was heard."""
+    assert watcher.RECONCILE == 600
+    monkeypatch.setattr(watcher, "RECONCILE", 0.1)
+    monkeypatch.setattr(watcher, "TICK", 1000.0)
+
+    async def run(path: str, wait: Callable[[str], str]) -> None:
+        watching = watcher.Watcher([str(daemon)], {"NOTIFY_SOCKET": path})
+        working = asyncio.create_task(watching.run())
+        await asyncio.to_thread(wait, "READY=1")
+        sees = upgrade(base, two[0])
+        await asyncio.to_thread(until, sees, what="web1 sees the change")
+        working.cancel()
+        await working
+
+    with systemd(daemon) as (path, wait):
+        asyncio.run(run(path, wait))
+
+
 def test_process_takes_down_an_orphan(two: list[Container], daemon: Path) -> None:
     """A killed container's overlay is gone within 5 s."""
     with systemd(daemon) as (path, wait), watching(str(daemon), NOTIFY_SOCKET=path):

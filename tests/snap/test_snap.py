@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,9 +19,9 @@ from lab import live
 from lab.overlays import COMMAND, Overlays
 from lab.wait import until
 from lab.watcher import Watcher
-from pycor_hooks import profile, sockets
+from pycor_hooks import journal, mountinfo, profile, sockets
 from pycor_hooks.doctor.check import FAIL
-from tests.daemon.converging import wait_converged
+from tests.daemon.converging import hold, wait_converged
 from tests.daemon.test_kill import kill_monitor
 from tests.daemon.test_privileges import allowed, granted, text_of
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lab.client import Instance
+    from lab.processes import Process
     from lab.snap import SnapDaemon
 
 VERSION = "/usr/share/app/version"
@@ -81,6 +83,13 @@ def monitors_are_in(containers: list[Instance]) -> set[str]:
             monitor = container.monitor
             found |= {os.readlink(f"/proc/{monitor.pid}/ns/mnt")} if monitor else set()
     return found
+
+
+def on_rootfs_in(monitor: Process | None) -> list[str]:
+    """What of ours is mounted on the rootfs of any container, where a monitor is."""
+    assert monitor is not None
+    mounts = mountinfo.read(str(monitor.pid))
+    return [mount.target for mount in mounts if mount.target.endswith("/rootfs")]
 
 
 def reboot_into_new_namespace(webs: list[Instance]) -> None:
@@ -147,6 +156,8 @@ def test_a_refresh_with_another_base(
 ) -> None:
     """The same with a new namespace, while old monitors stay in the old one."""
     webs = launch(overlays, "web1", "web2")
+    for web in webs:
+        hold(web, VERSION)  # so that a refresh alone does not show what is new
     old = monitors_are_in(webs)
     snap.refresh("core24")
     watcher.wait_log("following its events")
@@ -155,11 +166,30 @@ def test_a_refresh_with_another_base(
     update(overlays, "other-base")
     assert_seen(webs, "other-base")
     reboot_into_new_namespace(webs)
+    assert on_rootfs_in(webs[1].monitor) == []
     webs[1].stop()
     webs[1].wait("Stopped")
     webs[1].start()
     assert not monitors_are_in(webs) & old
     assert_whole(overlays, webs)
+
+
+def test_a_start_after_a_cure_was_killed(overlays: Overlays) -> None:
+    """The hook finishes it from its journal, in a namespace where it can load nothing."""
+    (web,) = launch(overlays, "web1")
+    web.stop()
+    web.wait("Stopped")
+    own = f"{web.volume}/overlay"
+    whiteout = f"{own}/upper/root/gone"
+    os.mknod(whiteout, stat.S_IFCHR, 0)
+    book = journal.Journal(own)
+    book.prepare(journal.Intent(init=2, init_start=1, ours=True, paths=["root/gone"], times={}))
+    book.arm()
+    book.close()
+    web.start()
+    assert not os.path.lexists(whiteout)
+    assert sorted(os.listdir(own)) == ["upper", "work"]
+    assert_whole(overlays, [web])
 
 
 def test_a_crash_of_the_daemon(overlays: Overlays, watcher: Watcher, snap: SnapDaemon) -> None:
