@@ -72,11 +72,11 @@ class _Held:
         """All of them that the container with this init holds."""
         for pid in _processes(init):
             binds = self._mounts(pid)
-            for used in procs.uses(pid):
+            for path in procs.held(pid):
                 self._go_on()
                 for bind in binds:
-                    if not used.deleted and _is_below(used.path, bind.target):
-                        self._look(mountpoints.inside(*bind, used.path))
+                    if _is_below(path, bind.target):
+                        self._look(mountpoints.inside(*bind, path))
         return self._suspects
 
     def _mounts(self, pid: int) -> list[Bind]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -124,17 +125,22 @@ def command(pid: int) -> str:
 def used(pid: int) -> Iterator[Used]:
     """What a process has mapped, open, and as its executable, each file once of either kind."""
     seen = set()
-    for one in uses(pid):
+    executable = _linked(pid, ("exe",), mapped=True)
+    for one in (*_mapped(pid), *executable, *_linked(pid, _open(pid), mapped=False)):
         if one not in seen:
             seen.add(one)
             yield one
 
 
-def uses(pid: int) -> Iterator[Used]:
-    """The same, as often as it has each of them; nothing is kept, however much there is."""
-    yield from _mapped(pid)
-    yield from _linked(pid, ("exe",), mapped=True)
-    yield from _opened(pid)
+def held(pid: int) -> Iterator[str]:
+    """The paths of what a process uses, as often as it does; those left out whose names are gone.
+
+    Nothing is kept, however many there are, and no file system is asked.
+    """
+    yield from (one.path for one in _mapped(pid) if not one.deleted)
+    for _, path in _links(pid, itertools.chain(("exe",), _open(pid))):
+        if not path.endswith(_DELETED):
+            yield os.fsdecode(path)
 
 
 def code(pid: int) -> Iterator[Used]:
@@ -162,23 +168,29 @@ def _mapped(pid: int, *, executable: bool = False) -> Iterator[Used]:
         return  # it is gone, or has no memory of its own
 
 
-def _opened(pid: int) -> Iterator[Used]:
-    yield from _linked(pid, ("cwd", "root"), mapped=False)
+def _open(pid: int) -> Iterator[str]:
+    """The links in /proc/PID to what it has open, works in, and has as its root."""
+    yield from ("cwd", "root")
     with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as descriptors:
-        yield from _linked(pid, (f"fd/{each.name}" for each in descriptors), mapped=False)
+        yield from (f"fd/{each.name}" for each in descriptors)
 
 
 def _linked(pid: int, names: Iterable[str], *, mapped: bool) -> Iterator[Used]:
-    """What links in /proc/PID lead to; sockets, pipes and the like have no path."""
+    """What links in /proc/PID lead to."""
+    for link, path in _links(pid, names):
+        with contextlib.suppress(OSError):
+            found = kernel.statx_of_target(link)
+            yield _used(path, found.dev, found.ino, mapped=mapped)
+
+
+def _links(pid: int, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Links in /proc/PID, and their paths; sockets, pipes and the like have none."""
     for name in names:
         link = f"/proc/{pid}/{name}"
-        try:
+        with contextlib.suppress(OSError):
             path = os.readlink(os.fsencode(link))
             if path.startswith(b"/"):
-                found = kernel.statx_of_target(link)
-                yield _used(path, found.dev, found.ino, mapped=mapped)
-        except OSError:
-            continue
+                yield link, path
 
 
 def _used(path: bytes, dev: int, ino: int, *, mapped: bool) -> Used:

@@ -137,7 +137,11 @@ SITES = {
     ("masking", "_remedy", "drop"): "a command for people",
     ("masking", "_of_upper", "parts[:count]"): "for openat2(2), beneath the tree",
     ("masking", "_place", "/proc/self/fd/{}/{}"): _LAST_NAME,
-    ("procs", "_linked", "/proc/{}/{}"): "exe, cwd or a descriptor, whose end is only looked at",
+    (
+        "procs",
+        "_links",
+        "/proc/{}/{}",
+    ): "exe, cwd, root or a descriptor; its end is only looked at",
     ("stalerows", "_updates", "/{}"): "a path for people, to compare with",
     ("peek", "_note", "path"): "for openat2(2), beneath the tree, and for people",
     ("instance", "state_of", "escape(daemon)"): "two names below STATE, neither with a slash",
