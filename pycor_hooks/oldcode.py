@@ -140,7 +140,9 @@ class _Known(NamedTuple):
 def _uncured(record: Record, base: _Known) -> Sequence[Uncured]:
     known = stale.read(record)
     noted = [] if known is None else known.paths
-    return noted or ([Uncured("/", Reason.PENDING)] if _is_pending(record, base) else [])
+    if noted and base.unwritten is None:
+        return noted
+    return [*noted, *([Uncured("/", Reason.PENDING)] if _is_pending(record, base) else [])]
 
 
 def _is_pending(record: Record, base: _Known) -> bool:

@@ -164,7 +164,7 @@ class Upkeep:
         )
         whole = result and not _WORTH_A_RETRY & set(result.reasons.values())
         first = policy is Policy.RESTART and whole and choices.is_first(found, generation or 0)
-        if first or found.restart:
+        if first or (found.restart and whole):
             await self._restarts.want(found)
         return result
 
