@@ -79,6 +79,8 @@ def on_each_daemon(metafunc: pytest.Metafunc) -> None:
             pairs = PAIRS
             if metafunc.definition.get_closest_marker("slow_on_lxd"):
                 pairs = [pair for pair in pairs if pair.kind != "lxd"]
+        if metafunc.definition.get_closest_marker("host_s_mounts"):
+            pairs = [pair for pair in pairs if not pair.place]
         if metafunc.definition.get_closest_marker("once"):
             pairs = pairs[:1]
         metafunc.parametrize("daemon", pairs, ids=str, scope="package", indirect=True)

@@ -150,6 +150,7 @@ def test_names_that_are_taken(overlays: Overlays, second: Instance) -> None:
     assert client.launch("free", "web2").status == "Running"
 
 
+@pytest.mark.host_s_mounts
 def test_print(overlays: Overlays) -> None:
     """`--print` needs no daemon, and what it prints makes the same profile by the client."""
     client = overlays.client

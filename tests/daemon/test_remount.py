@@ -106,6 +106,7 @@ def test_what_containers_see(overlays: Overlays) -> None:
     assert seen(web1) == of(2)
 
 
+@pytest.mark.host_s_mounts
 @pytest.mark.updates_base
 def test_watch_once_without_the_daemon(overlays: Overlays) -> None:
     """`watch --once` needs no daemon, and sees to changes that none announces."""

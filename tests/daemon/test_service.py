@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from lab.overlays import Overlays
 
+pytestmark = pytest.mark.host_s_mounts
+
 EXPOSURE = 4.5
 """What `systemd-analyze security` of Debian 12 says: 0.0 is safe, 10.0 is unsafe."""
 DROP_IN = f"/run/systemd/system/{UNIT}.d"

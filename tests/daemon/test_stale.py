@@ -128,6 +128,7 @@ def check_stop(overlays: Overlays, web1: Instance) -> None:
     assert units(overlays, web1) == NOT_BLINDLY
 
 
+@pytest.mark.host_s_mounts
 @pytest.mark.updates_base
 def test_stale_and_restart(debian_overlays: Overlays, watcher: Watcher) -> None:
     """Who runs old code is named, daemon or not; restart brings it to the new, or says why not.

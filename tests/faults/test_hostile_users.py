@@ -152,6 +152,7 @@ def test_a_tenant_of_a_restricted_project(
     assert "is restricted and does not allow raw.lxc" in refused.stderr
 
 
+@pytest.mark.host_s_mounts
 def test_what_makes_a_tenant_root_of_the_host(
     overlays: Overlays, stranger: Client, tally: Tally, tmp_path: Path
 ) -> None:

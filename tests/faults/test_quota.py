@@ -45,6 +45,7 @@ def refused(container: Instance) -> str:
     return done.stderr + "\n".join(our_log(container)) if done.returncode else ""
 
 
+@pytest.mark.host_s_mounts
 @pytest.mark.updates_base
 def test_a_quota(overlays: Overlays, watcher: Watcher, tally: Tally) -> None:
     """A cure says that there is no room, and so does a start; others go on; then all is well."""

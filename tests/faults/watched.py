@@ -27,8 +27,8 @@ IDLE_S = 2 * TICK
 """For how long its CPU time is taken: two ticks."""
 IDLE_CPU = 0.1
 """Seconds of CPU that it may take in that time."""
-GROWTH = 2048
-"""KiB by which its memory may differ afterwards."""
+GROWTH = 4096
+"""KiB by which its memory may differ afterwards; each of its threads may have a heap."""
 LIMIT = 35 * 1024
 """KiB that it may ever hold."""
 
