@@ -13,6 +13,7 @@ import subprocess
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import pytest
 import yaml
 
 from lab import live
@@ -117,6 +118,7 @@ def test_states(overlays: Overlays) -> None:
     assert set(rows) == {"web1", "web2", "web4"}
 
 
+@pytest.mark.host_s_mounts
 def test_without_the_daemon(overlays: Overlays) -> None:
     """The daemon may be down: the rows are the same."""
     overlays.launch("web1")
