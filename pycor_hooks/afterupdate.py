@@ -146,13 +146,14 @@ class Restarts:
         failures = 0
         while records := self._wanted.pop(base, {}):
             self._under_way |= records.keys()
+            left = dict(records)
             try:
                 async with asyncio.timeout(EACH * len(records)):
-                    failures += await _roll_out(records)
+                    failures += await _roll_out(left)
             except (OSError, ValueError) as error:
                 failures += 1
                 log.error("units cannot be restarted: %s", error)  # noqa: TRY400 - no bug
-            for found in records.values():
+            for found in left.values():
                 await _note(found, wanted=False)
             self._under_way -= records.keys()
         del self._working[base]
@@ -168,7 +169,11 @@ async def _note(found: Record, *, wanted: bool) -> None:
 
 
 async def _roll_out(records: dict[str, Record]) -> int:
-    """Run the other process, and log what it says; the number of containers in trouble."""
+    """Run the other process, and log what it says; the number of containers in trouble.
+
+    Args:
+        records: by directory; those that it has told of are taken out.
+    """
     command = (sys.executable, "-P", "-m", "pycor_hooks.rollout")
     process = await asyncio.create_subprocess_exec(
         *command, *records, stdout=asyncio.subprocess.PIPE, limit=MAX_LINE
@@ -178,8 +183,9 @@ async def _roll_out(records: dict[str, Record]) -> int:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         async for line in process.stdout:
             told = json.loads(line)
-            failures += _log(records, told)
-            await _note(records[told["directory"]], wanted=False)
+            found = records.pop(told["directory"])
+            failures += _log(found, told)
+            await _note(found, wanted=False)
         if status := await process.wait():
             raise ChildProcessError(f"{' '.join(command)}: exit status {status}")
     finally:
@@ -190,9 +196,8 @@ async def _roll_out(records: dict[str, Record]) -> int:
     return failures
 
 
-def _log(records: dict[str, Record], told: dict[str, Any]) -> int:
+def _log(found: Record, told: dict[str, Any]) -> int:
     """Log what became of one container; 1 where it is in trouble."""
-    found = records[told["directory"]]
     extra = about_overlay(found)
     for text in told["done"]:
         log.info("%s", printable(text), extra=extra)

@@ -101,22 +101,19 @@ def ended_in_order() -> Iterator[None]:
     """
 
     def end(number: int, _frame: object) -> NoReturn:
-        for each in before:
+        for each in ours:
             signal.signal(each, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    before = {
-        number: handler
-        for number in (signal.SIGTERM, signal.SIGHUP)
-        if (handler := signal.getsignal(number)) is signal.SIG_DFL
-    }
-    for number in before:
+    both = (signal.SIGTERM, signal.SIGHUP)
+    ours = [number for number in both if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
         signal.signal(number, end)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class Failed(click.ClickException):
