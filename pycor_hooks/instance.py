@@ -8,6 +8,7 @@ daemon is waiting for the hook.
 from __future__ import annotations
 
 import os
+import time
 
 from pycor_hooks import kernel
 from pycor_hooks.errors import BadName, NotAHook, UnknownLayout
@@ -110,30 +111,41 @@ def _monitor_of(lxcpath: str, key: str) -> int:
     A container can give its processes any title, but they are not in our pid namespace.
     """
     title = os.fsencode(f"[lxc monitor] {lxcpath} {key}\0")
-    own = b"\nUid:\t%d\t" % os.geteuid()
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        if (
-            read_of(pid, "cmdline").startswith(title)
-            and own in read_of(pid, "status")
-            and in_our_pid_namespace(pid)
-        ):
+        if is_ours(pid) and read_of(pid, "cmdline", len(title)) == title:
             return int(pid)
     return 0
 
 
-def in_our_pid_namespace(pid: str) -> bool:
-    """Whether a process is in the pid namespace that we are in; those of containers are not."""
+def is_ours(pid: str) -> bool:
+    """Whether a process is our own user's, in the pid and the user namespace that we are in.
+
+    What any other says of itself (its name, its command line, what it listens on) proves nothing:
+    it may be a container's, or some user's of the host.
+    """
+    own = b"\nUid:\t%d\t" % os.getuid()
     try:
-        return os.path.samefile(f"/proc/{pid}/ns/pid", "/proc/self/ns/pid")
+        same = all(
+            os.path.samefile(f"/proc/{pid}/ns/{kind}", f"/proc/self/ns/{kind}")
+            for kind in ("pid", "user")
+        )
     except OSError:  # it is gone
         return False
+    return same and own in read_of(pid, "status")
 
 
-def read_of(pid: int | str, name: str) -> bytes:
-    """What /proc says of a process, nothing where it is gone."""
+def read_of(pid: int | str, name: str, most: int = 128 * 1024) -> bytes:
+    """What /proc says of a process, nothing where it is gone.
+
+    Args:
+        pid: of the process.
+        name: of the file.
+        most: bytes to read: a process can call all that it has mapped its command line
+            (PR_SET_MM_MAP of prctl(2)).
+    """
     try:
         with open(f"/proc/{pid}/{name}", "rb") as file:
-            return file.read()
+            return file.read(most)
     except OSError:
         return b""
 
@@ -204,6 +216,14 @@ def process_start(pid: int) -> int:
         return 0
     ended = fields[0] in {b"Z", b"X"} and int(fields[17]) <= 1
     return 0 if ended else int(fields[19])
+
+
+def time_of(start: int) -> float:
+    """Seconds since the epoch for a process's start in clock ticks since boot; 0 for none."""
+    if not start:
+        return 0.0
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return booted + start / os.sysconf("SC_CLK_TCK")
 
 
 def process_alive(pid: int, start: int) -> bool:

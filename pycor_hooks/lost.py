@@ -11,9 +11,8 @@ Imported by hooks and commands only where a record is missing, unreadable, or do
 from __future__ import annotations
 
 import os
-import time
 
-from pycor_hooks import instance, mountinfo, namespaces, record
+from pycor_hooks import instance, kernel, mountinfo, namespaces, record
 from pycor_hooks.errors import BadState
 from pycor_hooks.instance import Instance
 from pycor_hooks.overlay import SOURCE, STAGED_LOWER
@@ -92,8 +91,8 @@ def rebuild(mount: Mount) -> Record:
         monitor_start=instance.process_start(monitor),
         init=init,
         init_start=instance.process_start(init),
-        started_at=_time_of(start),
-        refreshed_at=_time_of(start),
+        started_at=instance.time_of(start),
+        refreshed_at=instance.time_of(start),
     )
 
 
@@ -107,7 +106,7 @@ def inhabitant(device: str) -> int:
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if os.stat(f"/proc/{pid}/root").st_dev == wanted:
+            if kernel.statx_of_target(f"/proc/{pid}/root").dev == wanted:
                 found.append((instance.process_start(int(pid)), int(pid)))
         except OSError:  # it has just ended
             continue
@@ -153,11 +152,3 @@ def _namespace_of(monitor: int) -> int:
         return namespaces.of_process(monitor).identity if monitor else 0
     except OSError:  # it has just ended
         return 0
-
-
-def _time_of(start: int) -> float:
-    """Seconds since the epoch for a process's start in clock ticks since boot; 0 for none."""
-    if not start:
-        return 0.0
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return booted + start / os.sysconf("SC_CLK_TCK")

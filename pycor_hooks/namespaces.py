@@ -11,11 +11,13 @@ Imported by the hooks: standard library only.
 
 from __future__ import annotations
 
+import errno
 import os
 
-from pycor_hooks import kernel
+from pycor_hooks import instance, kernel
 
 _OURS = "/proc/thread-self/ns/mnt"
+_GONE = "The mount namespace is gone"
 
 
 class Place:
@@ -43,6 +45,8 @@ class Place:
         try:
             theirs = os.open(f"/proc/{self._process}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
             try:
+                if os.fstat(theirs).st_ino != self.identity:
+                    raise FileNotFoundError(errno.ENOENT, _GONE, f"mnt:[{self.identity}]")
                 kernel.unshare(kernel.CLONE_FS)  # a thread of the watcher shares its root
                 kernel.setns(theirs, kernel.CLONE_NEWNS)
             finally:
@@ -77,7 +81,9 @@ def of_process(pid: int) -> Place:
 
 
 def recorded(identity: int) -> Place:
-    """The namespace that was recorded of a start, by whichever process is in it now.
+    """The namespace that was recorded of a start, by whichever of our processes is in it now.
+
+    The number of one that is gone is soon another's, who may be anybody.
 
     Args:
         identity: see :class:`Place`.
@@ -87,7 +93,8 @@ def recorded(identity: int) -> Place:
     """
     for process in filter(str.isdigit, os.listdir("/proc")) if identity else ():
         try:
-            if os.stat(f"/proc/{process}/ns/mnt").st_ino == identity:
+            theirs = os.stat(f"/proc/{process}/ns/mnt").st_ino
+            if theirs == identity and instance.is_ours(process):
                 return Place(process, identity)
         except OSError:
             continue

@@ -103,20 +103,25 @@ def find_process(daemon: Daemon) -> int | None:
 
 
 def _processes(daemon: Daemon) -> Iterator[int]:
-    """The processes of a daemon's name, the likeliest first; not those of containers."""
+    """Our own user's processes of a daemon's name, the likeliest first; not those of containers.
+
+    A user of the host may give his a daemon's name, and have them listen in a root of his own.
+    """
     if daemon.directory == SNAP_PLACE:
         with contextlib.suppress(OSError, ValueError), open(SNAP_PID, "rb") as file:
-            yield int(file.read(32))
+            recorded = int(file.read(32))
+            if instance.is_ours(str(recorded)):
+                yield recorded
     for process in filter(str.isdecimal, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             with open(f"/proc/{process}/comm", "rb") as file:
                 named = file.read().strip() == PROCESSES[daemon.kind]
-            if named and instance.in_our_pid_namespace(process):
+            if named and instance.is_ours(process):
                 yield int(process)
 
 
 def _listens(pid: int, path: str) -> bool:
-    """Tell whether a process listens on a unix socket that it sees at a path, as our own user."""
+    """Tell whether a process of our own user listens on a unix socket that it sees at a path."""
     try:
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from lab import apart
 from lab.apart import Apart
 from lab.liblxc import REPOSITORY, make_base
 from lab.starts import IDMAP
+from lab.wait import until
 from pycor_hooks import generations, instance, kernel, namespaces, record, recovery
 from pycor_hooks.instance import Instance
 from pycor_hooks.layer import PARENTS
@@ -154,3 +156,27 @@ def test_what_a_cure_left_is_tidied_there(web: Apart) -> None:
     assert web.pre_start() == 0, web.log()
     assert not os.path.exists(left)
     assert web.hook("post-stop") == 0
+
+
+@pytest.mark.parametrize("user", [0, 65534])
+def test_a_recorded_namespace_is_found_by_our_own_processes_only(user: int) -> None:
+    """The number of one that is gone may be that of any user's, or of a container's, by now."""
+    command = ["unshare", "--mount", "setpriv", f"--reuid={user}", "sleep", "infinity"]
+    with subprocess.Popen(command) as process:
+        try:
+            until(lambda: instance.read_of(process.pid, "comm") == b"sleep\n", what="it runs")
+            theirs = os.stat(f"/proc/{process.pid}/ns/mnt").st_ino
+            found = namespaces.recorded(theirs)
+            assert found.identity == (theirs if user == 0 else 0)
+        finally:
+            process.kill()
+
+
+def test_a_namespace_that_went_meanwhile(keeper: int) -> None:
+    """The process by which it was found may be another one, in another namespace, by now."""
+    ours = os.stat("/proc/self/ns/mnt").st_ino
+    place = namespaces.of_process(keeper)
+    wrong = namespaces.Place(str(os.getpid()), place.identity)
+    with pytest.raises(FileNotFoundError, match="namespace is gone"), wrong:
+        pass
+    assert os.stat("/proc/self/ns/mnt").st_ino == ours

@@ -15,11 +15,13 @@ import pytest
 
 from lab.payload import Payload
 from lab.wait import until
-from pycor_hooks import kernel, procs
+from pycor_hooks import kernel, lost, procs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from pytest_mock import MockerFixture
 
 pytestmark = pytest.mark.host_root
 
@@ -130,6 +132,16 @@ def test_file_system_that_never_answers(tmp_path: Path) -> None:
             process.wait()
             os.close(place)
             kernel.umount(str(tmp_path))
+
+
+def test_whose_root_an_overlay_is_asks_no_file_system(mocker: MockerFixture) -> None:
+    """It may be in one whose server is mute: what the kernel remembers is enough."""
+    asked = mocker.spy(os, "stat")
+    device = os.lstat("/").st_dev
+    assert lost.inhabitant(f"{os.major(device)}:{os.minor(device)}") == 1
+    assert [
+        call.args[0] for call in asked.call_args_list if str(call.args[0]).endswith("/root")
+    ] == []
 
 
 def test_a_process_that_is_gone() -> None:

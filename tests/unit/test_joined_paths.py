@@ -26,7 +26,8 @@ MORE_MODULES = (
     *("doctor/nextstart", "doctor/peek"),
     *("converge", "cure", "drop", "dpkg", "generations", "giveback", "hiding", "impact", "inuse"),
     *("layerdiff", "ledger", "locate", "manifest", "masking", "mirror", "mountpoints", "oldcode"),
-    *("procs", "recovery", "regular", "restartd", "search", "stale", "stalerows", "trees"),
+    *("procs", "recovery", "regular", "restartd", "scripts", "search", "stale"),
+    *("stalerows", "trees"),
 )
 
 _VOLUME = "an instance's volume: the container sees upper, and a base its rootfs; nothing above"
@@ -102,6 +103,17 @@ SITES = {
     ("strays", "create_only_paths", "'/'"): "a name to compare with",
     ("prestart", "_check_owner", "lower"): "lstat(2) of one name in a directory checked before",
     ("instance", "read_of", "/proc/{}/{}"): "cmdline, status, cgroup or comm",
+    ("instance", "is_ours", "/proc/{}/ns/{}"): "pid or user",
+    ("instance", "is_ours", "/proc/self/ns/{}"): "pid or user",
+    ("scripts", "script_of", "/proc/{}/cwd"): "readlink(2) of it",
+    (
+        "scripts",
+        "script_of",
+        "os.readlink(f'/proc/{pid}/cwd')",
+    ): "for openat2(2), beneath the tree",
+    ("scripts", "_look", "/proc/self/fd/{}"): "readlink(2) of it",
+    ("scripts", "_look", "self._merged"): "compared with a path, not walked",
+    ("scripts", "replaced", "/{}"): "a path for people",
     ("overlay", "user_namespace", "/proc/{}/{}"): "uid_map or gid_map, of our own child",
     ("instance", "from_environment", "parts[:-5]"): "the daemon's directory, out of liblxc's path",
     ("instance", "label", "self.project"): "a name for people",

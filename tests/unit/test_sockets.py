@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pycor_hooks import sockets
+from pycor_hooks import instance, sockets
 from pycor_hooks.sockets import Daemon, find_daemons, is_listening
 from tests.unit.fake_daemon import listen
 
@@ -99,6 +100,50 @@ def test_listening(kind: str, tmp_path: Path) -> None:
         assert is_listening(daemon)
     assert guests.exists()
     assert not is_listening(daemon)
+
+
+_IMPOSTOR = """
+import os, socket, sys
+jail, path, queue = sys.argv[1:]
+os.chroot(jail)
+os.setuid(65534)
+server, other = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+server.bind(path)
+server.listen(int(queue))
+other.connect(path)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.host_root
+@pytest.mark.parametrize("queue", [0, 5])
+def test_another_user_s_process_is_no_daemon(queue: int, tmp_path: Path) -> None:
+    """Whatever it is called and listens on in a root of its own, and with a full queue, too."""
+    directory = f"{tmp_path}/lxd"
+    jail = f"{tmp_path}/jail"
+    os.makedirs(f"{jail}{directory}/devlxd")
+    os.chown(f"{jail}{directory}/devlxd", 65534, 65534)
+    tmp_path.joinpath("bin").mkdir()
+    tmp_path.joinpath("bin", "lxd").symlink_to("/usr/bin/python3")
+    with subprocess.Popen(
+        [
+            f"{tmp_path}/bin/lxd",
+            "-IS",
+            "-c",
+            _IMPOSTOR,
+            jail,
+            f"{directory}/devlxd/sock",
+            f"{queue}",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as impostor:
+        assert impostor.stdout is not None
+        assert impostor.stdout.readline() == b"\n"
+        assert instance.read_of(impostor.pid, "comm") == b"lxd\n"
+        assert sockets.find_process(Daemon("lxd", directory)) is None
+        impostor.communicate()
 
 
 def test_listening_by_another_name(tmp_path: Path) -> None:
