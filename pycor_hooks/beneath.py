@@ -24,7 +24,7 @@ _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _AT_ONCE = 1000  # characters, of four bytes at most: PATH_MAX is 4,096 (limits.h)
 # What openat2(2) says of a path that leads nowhere within this tree.
-NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}
+NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG}
 
 
 class Tree:
@@ -88,7 +88,9 @@ class Tree:
         at = self._root
         try:
             while len(path) > _AT_ONCE:
-                end = path.rindex("/", 0, _AT_ONCE)
+                end = path.rfind("/", 0, _AT_ONCE)
+                if end < 0:
+                    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), path)
                 below = kernel.open_beneath(at, path[:end], _PLACE)
                 path = path[end + 1 :]
                 if at != self._root:

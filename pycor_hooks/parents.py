@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _NEW = f"{PARENTS}.new"
 _HEADING = "pycor-hooks parents 1"
+_LIMIT = 64 << 20  # bytes; an imported volume may bring whatever its maker liked
 _ANY = "*"
 """In place of attributes: it was found to be ours, and is being changed or removed by us."""
 _PLACE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -133,7 +134,7 @@ class Parents:
             return ""
         with open(descriptor, "rb") as file:
             regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            return os.fsdecode(file.read()) if regular else ""
+            return os.fsdecode(file.read(_LIMIT)) if regular else ""
 
 
 def remove(own: str) -> None:

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import os
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import staleness
+from pycor_hooks.beneath import NOWHERE
 from pycor_hooks.cure import Step
 from pycor_hooks.hiding import Hiding, Upper
+from pycor_hooks.mountpoints import OutOfTime
 from pycor_hooks.staleness import File, Reason, Seen, Verdict
 
 if TYPE_CHECKING:
@@ -15,6 +19,10 @@ if TYPE_CHECKING:
 
     from pycor_hooks.parents import Parents
     from pycor_hooks.trees import Trees
+
+
+MOST_NAMES = 100_000
+"""That upper may have in a directory, for its names to be compared."""
 
 
 class Found(NamedTuple):
@@ -46,8 +54,13 @@ def search(trees: Trees, touched: Iterable[tuple[str, File | None]]) -> Found:
         if not path or (staleness.agree(base, merged) and not staleness.is_directory(base)):
             continue
         seen = Seen(path, base, merged, hiding.of(path))
-        if staleness.is_directory(merged) and _is_another(trees, seen):
-            old_directories.add(path)
+        try:
+            if staleness.is_directory(merged) and _is_another(trees, seen):
+                old_directories.add(path)
+        except OutOfTime:
+            found.paths.append((path, base))
+            found.reasons[path] = Reason.TOO_MUCH
+            continue
         verdict = staleness.judge(seen, old_directories=old_directories)
         if verdict is Verdict.LEAVE:
             continue
@@ -99,5 +112,27 @@ def _is_another(trees: Trees, seen: Seen) -> bool:
         merged, base = trees.merged.lstat(seen.path), trees.base.lstat(seen.path)
         if merged is None or base is None or merged.st_ctime_ns != base.st_ctime_ns:
             return merged is not None
-    own = set(trees.upper.list(seen.path))
+    own = _own_names(trees, seen.path)
     return set(trees.base.list(seen.path)) - own != set(trees.merged.list(seen.path)) - own
+
+
+def _own_names(trees: Trees, path: str) -> set[str]:
+    """What upper has in a directory.
+
+    Raises:
+        OutOfTime: more than MOST_NAMES.
+    """
+    try:
+        descriptor = trees.upper.open(path)
+    except OSError as error:
+        if error.errno in NOWHERE:
+            return set()
+        raise
+    try:
+        with os.scandir(descriptor) as entries:
+            names = {entry.name for entry in islice(entries, MOST_NAMES + 1)}
+    finally:
+        os.close(descriptor)
+    if len(names) > MOST_NAMES:
+        raise OutOfTime
+    return names

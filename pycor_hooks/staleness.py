@@ -70,8 +70,8 @@ class Reason(Enum):
     )
     TOO_MUCH = (
         "too-much",
-        "the container's processes hold too many files or mounts for all to be looked at",
-        "restart what holds them, then run pycor-hooks remount {name}; or restart {name}",
+        "the container's processes hold too much, or a directory too many names, to be compared",
+        "restart or remove that, then run pycor-hooks remount {name}; or restart {name}",
     )
     IN_USE = (
         "in-use",

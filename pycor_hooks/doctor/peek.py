@@ -7,7 +7,6 @@ for reading is seen to be a regular file first, since opening a device or a fifo
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import stat
@@ -16,7 +15,6 @@ from typing import NamedTuple
 from pycor_hooks import beneath
 
 # What openat2(2) says of a path that leads nowhere within this tree.
-_NOWHERE = {*beneath.NOWHERE, errno.ENAMETOOLONG}
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _LIMIT = 4096
 MOST_ENTRIES = 1_000_000
@@ -41,7 +39,7 @@ class Tree(beneath.Tree):
         try:
             return self._open(path, flags)
         except OSError as error:
-            if error.errno in _NOWHERE:
+            if error.errno in beneath.NOWHERE:
                 return None
             raise
 

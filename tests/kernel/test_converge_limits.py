@@ -14,7 +14,7 @@ import pytest
 
 from lab.tree import deep
 from lab.wait import until
-from pycor_hooks import converge, cure, freezer, journal, mirror, overlay, stale, staleness
+from pycor_hooks import converge, cure, freezer, journal, mirror, overlay, search, stale, staleness
 from pycor_hooks.beneath import Tree
 from pycor_hooks.staleness import Reason
 from tests.kernel.test_converge import HOSTNAME, OLD, TOOL, write
@@ -224,6 +224,17 @@ def waits_for(pid: int) -> str:
     """The kernel's function in which a process sleeps (proc_pid_wchan(5))."""
     with open(f"/proc/{pid}/wchan") as file:
         return file.read()
+
+
+def test_a_directory_of_too_many_names(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a container puts into one of its base's is not all read; it is reported."""
+    monkeypatch.setattr(search, "MOST_NAMES", 10)
+    for number in range(10):
+        write(f"{patient.web.merged}/var/{number}")
+    patient.hold("var")
+    assert patient.reasons("var") == {}
+    write(f"{patient.web.merged}/var/one-more")
+    assert patient.reasons("var") == {"var": "too-much"}
 
 
 # -- what is full
