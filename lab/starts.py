@@ -88,8 +88,13 @@ def cured(web: Container) -> None:
     web.kill_init()
 
 
-def half_cured(web: Container) -> None:
-    """It was killed, and its monitor, when a cure was between the two unlinks of a file."""
+def half_cured(web: Container, *, dies: bool = True) -> None:
+    """Its monitor was killed, and itself, when a cure was between the two unlinks of a file.
+
+    Args:
+        web: not started yet.
+        dies: whether its init was killed, too.
+    """
     started(web)
     _copy_up(web, "usr", "usr/bin")
     assert web.init is not None
@@ -105,7 +110,8 @@ def half_cured(web: Container) -> None:
     book.arm()
     book.close()
     os.unlink(f"{web.merged}/usr/bin/tool")
-    web.kill_init()
+    if dies:
+        web.kill_init()
     web.kill_monitor()
 
 

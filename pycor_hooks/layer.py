@@ -144,12 +144,17 @@ def tidy(own: str) -> None:
         remove(own)
 
 
-def settle(own: str) -> None:
-    """Finish a cure that was interrupted, and thaw what it froze; as :func:`tidy`."""
-    if kernel.exists(f"{own}/{CURE}"):
-        from pycor_hooks import journal  # noqa: PLC0415 - a rare need
+def settle(own: str) -> bool:
+    """Finish a cure that was interrupted, and thaw what it froze; as :func:`tidy`.
 
-        journal.settle(own)
+    Returns:
+        Whether there was one: its overlay has to be refreshed, should it live on.
+    """
+    if not kernel.exists(f"{own}/{CURE}"):
+        return False
+    from pycor_hooks import journal  # noqa: PLC0415 - a rare need
+
+    return journal.settle(own)
 
 
 def shares_btrfs(volume: str, lower: str) -> bool:

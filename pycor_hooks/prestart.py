@@ -233,7 +233,9 @@ def _clear(directory: str, rootfs: str, place: Place) -> None:
     own = f"{os.path.dirname(rootfs)}/overlay"
     takedown.load(own, place)
     with place:
-        layer.settle(own)
+        settled = layer.settle(own)
+    if settled and earlier and kernel.is_mount_root(earlier.merged):
+        overlay.refresh(earlier.merged)
     if earlier:
         await_end(earlier, _INIT_TIMEOUT)
     if os.listdir(directory):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.liblxc import Container, Monitor, make_base
+from lab.starts import half_cured
 from pycor_hooks import kernel, mountinfo, overlay, record, takedown
 from pycor_hooks.kernellog import KernelLog
 
@@ -138,6 +139,18 @@ def test_a_new_start_while_the_old_init_lives_is_refused(web: Container) -> None
     assert f"{init.pid}, the init of an earlier start" in web.log()
     assert [mount.target for mount in web.overlays()] == [web.merged]
     assert record.read(web.directory).init == init.pid
+    web.kill_init()
+    assert web.pre_start() == 0
+    assert web.hook("post-stop") == 0
+
+
+def test_a_start_refused_after_a_killed_cure_leaves_the_old_one_whole(web: Container) -> None:
+    """It takes the cure's whiteout away, and the container that lives on sees its file again."""
+    half_cured(web, dies=False)
+    assert not os.path.exists(f"{web.merged}/usr/bin/tool")
+    assert web.pre_start() == 1
+    assert "the init of an earlier start" in web.log()
+    assert os.path.exists(f"{web.merged}/usr/bin/tool")
     web.kill_init()
     assert web.pre_start() == 0
     assert web.hook("post-stop") == 0
