@@ -70,7 +70,14 @@ class Choices:
                     value = await _ask(found)
             except (*api.NO_ANSWER, OSError) as error:
                 self._silent = isinstance(error, OSError)
-                log.debug("%s: %s cannot be asked for: %s", name_of(found), KEY, error)
+                log.info(
+                    "%s: %s is taken as %s, as the daemon cannot be asked: %s",
+                    name_of(found),
+                    KEY,
+                    printable(value),
+                    error,
+                    extra=about_overlay(found),
+                )
         self._known[found.directory] = value
         try:
             return Policy(value)
