@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which processes of containers run code that was replaced or deleted, seen from the host.
 
-What counts is what needrestart counts inside a container: the executable, and files mapped to be
-executed; not what is merely open. Beside it what needrestart cannot see: code that no cure has
-let go of yet, so that a lookup in the container still gives the old file.
+What counts is what needrestart counts inside a container: the executable, files mapped to be
+executed, and the script of an interpreter; not what is merely open. Beside it what needrestart
+cannot see: code that no cure has let go of yet, so that a lookup in the container still gives
+the old file.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from pycor_hooks.hiding import Hiding, Upper
 from pycor_hooks.host_errors import DaemonDown
 from pycor_hooks.instance import Instance
 from pycor_hooks.plan import apart, base_of
+from pycor_hooks.scripts import Scripts, Updates
 from pycor_hooks.stale import Uncured
 from pycor_hooks.staleness import Reason
 from pycor_hooks.trees import Trees
 from pycor_hooks.whereabouts import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pycor_hooks.plan import Base
     from pycor_hooks.record import Record
@@ -46,7 +48,7 @@ class Runner(NamedTuple):
 
     `unit` is None where it has none. `gone`: files that are replaced or deleted for every lookup
     in the container; `held`: those that a lookup still gives. Both by path from the container's
-    root, with the inode of what it runs.
+    root, with the inode of what it runs. `scripts`: as :mod:`pycor_hooks.scripts` tells.
     """
 
     pid: int
@@ -54,6 +56,7 @@ class Runner(NamedTuple):
     command: str
     gone: dict[str, int]
     held: dict[str, int]
+    scripts: Mapping[str, float] = {}
 
 
 class Found(NamedTuple):
@@ -111,6 +114,7 @@ def look_at(
     settled = there and not what.running()
     generation = instance.generation_of(what.daemon, what.key, tree) if tree else None
     known = _Known(generation, unwritten)
+    updates = Updates(base) if there else None
     by_init = {
         record.init: record
         for record in records
@@ -122,7 +126,7 @@ def look_at(
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if record.lower_identity == tree or not there:
                 uncured = _uncured(record, known)
-                runners = _runners(record, pids, uncured, settled=settled)
+                runners = _runners(record, pids, uncured, updates, settled)
             else:
                 uncured = [Uncured("/", Reason.REPLACED)]
                 runners = _old(pids, lambda _path, _inode: False)
@@ -157,28 +161,54 @@ def _is_pending(record: Record, base: _Known) -> bool:
 
 
 def _runners(
-    record: Record, pids: Iterable[int], uncured: Iterable[Uncured], *, settled: bool
+    record: Record,
+    pids: Iterable[int],
+    uncured: Iterable[Uncured],
+    updates: Updates | None,
+    settled: bool,  # noqa: FBT001 - whether the base is; see look_at
 ) -> list[Runner]:
-    """Who runs old code; where the base is not settled, no more of it is known than is noted."""
-    if settled:
-        with Trees(record) as trees:
-            return _old(pids, _Held(trees).is_old)
+    """Who runs old code; where the base is not settled, no more of it is known than is noted.
+
+    Args:
+        record, pids, uncured, settled: of the container.
+        updates: of its base; None where the trees cannot be reached.
+    """
     noted = {one.path for one in uncured}
-    return _old(pids, lambda path, _inode: path in noted)
+
+    def is_noted(path: str, _inode: int) -> bool:
+        return path in noted
+
+    if updates is None:
+        return _old(pids, is_noted)
+    with Trees(record) as trees:
+        hiding = Hiding(trees.upper)
+        scripts = Scripts(record, hiding, updates, settled=settled)
+        is_old = _Held(trees, hiding).is_old if settled else is_noted
+        return _old(pids, is_old, scripts.replaced)
 
 
-def _old(pids: Iterable[int], is_old: Callable[[str, int], bool]) -> list[Runner]:
+def _no_scripts(_pid: int, _executable: str) -> dict[str, float]:
+    return {}
+
+
+def _old(
+    pids: Iterable[int],
+    is_old: Callable[[str, int], bool],
+    replaced: Callable[[int, str], dict[str, float]] = _no_scripts,
+) -> list[Runner]:
     """The processes that run old code.
 
     Args:
         pids: to look at.
         is_old: whether a file that is not deleted is an old one, by path and inode.
+        replaced: the old script of a process, by pid and executable.
     """
     found = []
     for runner in map(runner_of, pids):
         held = {path: inode for path, inode in runner.held.items() if is_old(path, inode)}
-        if runner.gone or held:
-            found.append(runner._replace(held=held))
+        scripts = replaced(runner.pid, next(iter(runner.gone | runner.held), ""))
+        if runner.gone or held or scripts:
+            found.append(runner._replace(held=held, scripts=scripts))
     return found
 
 
@@ -202,9 +232,9 @@ def is_deleted(pid: int) -> bool:
 class _Held:
     """Tells whether a lookup in one container gives an old file; each is asked for once."""
 
-    def __init__(self, trees: Trees) -> None:
+    def __init__(self, trees: Trees, hiding: Hiding) -> None:
         self._trees = trees
-        self._hiding = Hiding(trees.upper)
+        self._hiding = hiding
         self._known: dict[tuple[str, int], bool] = {}
 
     def is_old(self, path: str, inode: int) -> bool:

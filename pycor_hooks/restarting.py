@@ -51,7 +51,7 @@ class Plan(NamedTuple):
 
 def way(runner: Runner) -> Way:
     """How a process comes to the new code; NONE where a restart would find the old one again."""
-    if not runner.gone:
+    if not (runner.gone or runner.scripts):
         return Way.NONE
     if runner.unit == MANAGER:
         return Way.REEXEC

@@ -63,7 +63,12 @@ def look(base: Base, records: Iterable[Record]) -> Seen:
     with oldcode.reached(base, records) as there:
         unwritten = generations.unwritten(base) if there else None
         found = oldcode.look_at(base, records, there=there, unwritten=unwritten)
-        wanted = {path for one in found for runner in one.runners for path in _files(runner)}
+        wanted = {
+            path
+            for one in found
+            for runner in one.runners
+            for path in (*_files(runner), *runner.scripts)
+        }
         wanted |= {one.path for each in found for one in each.uncured}
         return Seen(base, found, _updates(base, wanted), there)
 
@@ -102,13 +107,20 @@ def _unit(found: Found, runners: Sequence[Runner], seen: Seen) -> Row:
         for update in seen.updates.get(path, ())
         if update.old == inode
     ]
+    scripts = {path: began for runner in runners for path, began in runner.scripts.items()}
+    known += [
+        update
+        for path, began in scripts.items()
+        for update in seen.updates.get(path, ())
+        if began < update.time
+    ]
     first = runners[0]
     return {
         **_container(found.record),
         "unit": first.unit,
         "pid": first.pid,
         "command": first.command,
-        "files": sorted(files),
+        "files": sorted({*files, *scripts}),
         **_since(known),
         "reason": None,
         "remedy": _remedy({restarting.way(runner) for runner in runners}, found.record),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.wait import until
 from pycor_hooks import (
     generations,
     instance,
@@ -26,6 +27,7 @@ from pycor_hooks import (
 from pycor_hooks.stale import Uncured
 from pycor_hooks.staleness import Reason
 from tests.kernel.test_generations import of
+from tests.kernel.test_hooks import write
 from tests.kernel.test_impact import BUSYBOX, TOOL, holding, packaged, replace
 from tests.kernel.test_procs import in_namespaces
 from tests.kernel.test_watcher import running
@@ -46,6 +48,13 @@ CODE = f"/{BUSYBOX}"
 OTHER = f"""
 mount --bind "$0" "$0"; cd "$0"; mount --bind etc/other {BUSYBOX}; pivot_root . .
 /{BUSYBOX} umount -l .; exec /{BUSYBOX} sleep 1000
+"""
+
+SCRIPT = "usr/bin/script"
+SLEEPING = f"/{BUSYBOX} sleep 1000\n"
+INTERPRETING = f"""
+mount --bind "$0" "$0"; cd "$0"; pivot_root . .; /{BUSYBOX} umount -l .
+exec -a sh /usr/bin/perl /bin/script
 """
 
 
@@ -82,7 +91,7 @@ def test_code_that_the_base_replaced(packaged: str, of: Base, web: Container) ->
         with running(of):
             assert look(of, found).runners == []
         (runner,) = look(of, found).runners
-        assert runner == (found.init, None, "busybox", {}, {CODE: old})
+        assert runner == oldcode.Runner(found.init, None, "busybox", {}, {CODE: old})
         assert generations.update(of) is not None
         (row, pending) = stalerows.rows(stalerows.look(of, [found]))
         assert (row["files"], row["generation"]) == ([CODE], 2)
@@ -165,6 +174,54 @@ def test_code_of_another_tree(packaged: str, of: Base, web: Container) -> None:
         replace(packaged, BUSYBOX)
         assert [used.path for used in procs.code(pids[0])][:1] == [CODE]
         assert look(of, found).runners == []
+    web.stop()
+
+
+def scripts(base: Base, of_it: Record) -> list[str]:
+    """The scripts that somebody in the container runs an old one of."""
+    return [path for runner in look(base, of_it).runners for path in runner.scripts]
+
+
+@contextlib.contextmanager
+def interpreting(web: Container) -> Iterator[Record]:
+    """A record of the container, whose init is an interpreter with a script."""
+    words = ("unshare", "--mount", "bash", "-ec", INTERPRETING, web.merged)
+    with in_namespaces(*words) as pids:
+        found = record.read(web.directory)
+        found.init, found.init_start = pids[0], instance.process_start(pids[0])
+        found.converged = 2
+        yield found
+
+
+def test_script_that_the_base_replaced(packaged: str, of: Base, web: Container) -> None:
+    """Old for who began before that update was over, and for nobody else."""
+    shutil.copy("/bin/busybox", f"{packaged}/usr/bin/perl")
+    write(f"{packaged}/{SCRIPT}", SLEEPING)
+    generations.update(of)
+    web.start()
+    with interpreting(web) as found:
+        assert scripts(of, found) == []
+        write(f"{packaged}/{SCRIPT}.new", SLEEPING)
+        os.rename(f"{packaged}/{SCRIPT}.new", f"{packaged}/{SCRIPT}")
+        overlay.refresh(web.merged)
+        with running(of):
+            assert scripts(of, found) == []
+        assert scripts(of, found) == [f"/{SCRIPT}"]
+        with interpreting(web) as meanwhile:
+            assert scripts(of, meanwhile) == []
+            began = instance.time_of(meanwhile.init_start + 1)
+            until(lambda: time.time() > began, what="its tick of the clock is over")
+            generations.update(of)
+            assert scripts(of, meanwhile) == [f"/{SCRIPT}"]
+        (row,) = stalerows.rows(stalerows.look(of, [found]))
+        assert (row["files"], row["generation"]) == ([f"/{SCRIPT}"], 2)
+        assert row["remedy"] == "restart web1"
+        with running(of):
+            assert scripts(of, found) == [f"/{SCRIPT}"]
+    with interpreting(web) as found:
+        assert scripts(of, found) == []
+        write(f"{web.merged}/{SCRIPT}", SLEEPING)  # as apt in the container does
+        assert scripts(of, found) == [f"/{SCRIPT}"]
     web.stop()
 
 
