@@ -101,11 +101,9 @@ def launch_frail(overlays: Overlays, name: str, *words: str) -> Instance:
 
 
 def check_rows(overlays: Overlays, web1: Instance, expected: set[str | None]) -> None:
-    """The daemon is not needed to tell who runs what, since when; a dry run changes nothing."""
+    """Who runs what, since when; a dry run changes nothing."""
     assert units(overlays, web1) == expected
-    overlays.daemon.stop()
     found = rows(overlays, "web1", "web2")
-    overlays.daemon.start()
     assert {row["generation"] for row in found} == {generation(overlays)}
     assert {path for row in found for path in row["files"]} == set(SYSTEM)
     (manager,) = (row for row in found if (row["instance"], row["unit"]) == ("web1", "init.scope"))
@@ -128,10 +126,9 @@ def check_stop(overlays: Overlays, web1: Instance) -> None:
     assert units(overlays, web1) == NOT_BLINDLY
 
 
-@pytest.mark.host_s_mounts
 @pytest.mark.updates_base
 def test_stale_and_restart(debian_overlays: Overlays, watcher: Watcher) -> None:
-    """Who runs old code is named, daemon or not; restart brings it to the new, or says why not.
+    """Who runs old code is named; restart brings it to the new, or says why not.
 
     It stops where a unit fails; a container that has chosen so is restarted by the watcher, and
     a unit in the way that the container has for it.
@@ -197,6 +194,27 @@ def test_without_systemd(overlays: Overlays, watcher: Watcher) -> None:
     assert notes.endswith(f"): {client} restart web1\n")
     web1.restart(force=True)
     assert rows(overlays) == []
+
+
+@pytest.mark.host_s_mounts
+@pytest.mark.updates_base
+def test_stale_without_the_daemon(overlays: Overlays, watcher: Watcher) -> None:
+    """The daemon is not needed to tell who runs what; --paths has a line for each file."""
+    del watcher
+    web1 = overlays.launch("web1")
+    wait_converged(overlays, web1)
+    with stopped(overlays.base):
+        replace(overlays.base, "/usr/bin/busybox")
+    wait_converged(overlays, web1)
+    found = rows(overlays)
+    overlays.daemon.stop()
+    try:
+        assert rows(overlays) == found != []
+        listed = overlays.pycor_hooks("stale", "--paths", check=False).stdout
+    finally:
+        overlays.daemon.start()
+    assert "FILES" not in listed
+    assert listed.count("/usr/bin/busybox") == sum(len(row["files"]) for row in found)
 
 
 @pytest.mark.updates_base
