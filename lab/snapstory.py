@@ -64,7 +64,7 @@ def main() -> None:
     with World() as world, SnapDaemon(world, "dir") as snap:
         overlays.import_busybox(snap.client, world.directory)
         overlays.make_base(snap.client, "busybox", "base")
-        print("$ pycor-hooks install")
+        print("$ pycor-hooks install --no-systemd --prefix PREFIX")
         done = subprocess.run(
             [COMMAND, "install", "--no-systemd", "--prefix", snap.prefix],
             env={name: value for name, value in snap.env.items() if name != "LXD_DIR"},

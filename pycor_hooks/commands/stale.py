@@ -41,11 +41,13 @@ def stale_command(
     """Show who still runs code that an update has replaced or deleted.
 
     A row for each unit of a container, or process without one, that does, as needrestart in the
-    container would name it; and for each path that could not be cured, with the reason.
+    container would name it (but for modules that a script has loaded); and for each path that
+    could not be cured, with the reason.
     JSON, CSV and YAML have the same keys for both: "reason" is null for the first kind, and
     "unit", "pid" and "command" are for the second. "files" is a list always, "since" when the
     update came that did it, and "generation" its number, both null where the container has done
-    it by itself. It works with the daemon down.
+    it by itself, or it was too long ago. It works with the daemon down, but for one that keeps its
+    volumes to itself (the snap's): then what was noted before is shown, and the rest named.
     Exit status 0 if nothing is stale, 1 if something is, or cannot be looked at.
 
     \b
