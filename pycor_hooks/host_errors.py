@@ -51,6 +51,15 @@ class NotLive(PycorError):
     template = "no live overlay of {names}: names are NAME or PROJECT/NAME; see pycor-hooks status"
 
 
+class NeverEnds(PycorError):
+    """A container keeps whoever looks at its processes waiting."""
+
+    template = (
+        "it was not done within {seconds} s, and goes on: a process of {name}, or a file system"
+        " that serves it, does not answer; restart {name}"
+    )
+
+
 class NotMounted(PycorError):
     """An overlay is recorded, and somebody unmounted it."""
 

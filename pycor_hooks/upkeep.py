@@ -17,6 +17,7 @@ from pycor_hooks.afterupdate import Choices, Policy, Restarts
 from pycor_hooks.converge import converge
 from pycor_hooks.convergence import History, describe
 from pycor_hooks.errors import PycorError, StillHeld
+from pycor_hooks.host_errors import NeverEnds
 from pycor_hooks.logs import about, about_overlay
 from pycor_hooks.plan import Base, apart, base_of, name_of
 from pycor_hooks.staleness import Reason
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 RETRY, RETRY_MOST = 30.0, 600.0
 """Seconds until containers are tried again that could not be frozen, at first and at last."""
+LONGEST = 300.0
+"""Seconds that one container may take, all its freezes included, until it is given up."""
 _WORTH_A_RETRY = {Reason.NOT_FROZEN, Reason.TOO_SLOW}
 
 
@@ -59,6 +62,7 @@ class Upkeep:
         self._delays: dict[Base, float] = {}
         self._choices: dict[Base, Choices] = {}
         self._restarts = Restarts(group)
+        self._unending: dict[str, asyncio.Future[Result | None]] = {}
 
     def want(self, base: Base) -> None:
         """Have a base seen to soon; it was stopped a moment ago."""
@@ -159,14 +163,38 @@ class Upkeep:
         if generation is not None and found.converged != generation:
             policy = await choices.of(found)
         cure = policy is not Policy.REPORT
-        result = await asyncio.to_thread(
-            _converge_there, found, generation, history.since, cure=cure
-        )
+        result = await self._in_time(found, generation, history.since, cure)
         whole = result and not _WORTH_A_RETRY & set(result.reasons.values())
         first = policy is Policy.RESTART and whole and choices.is_first(found, generation or 0)
         if first or (found.restart and whole):
             await self._restarts.want(found)
         return result
+
+    async def _in_time(
+        self,
+        found: Record,
+        generation: int | None,
+        touched: Touched,
+        cure: bool,  # noqa: FBT001 - as converge has it
+    ) -> Result | None:
+        """Converge one container in a thread, but do not wait for ever.
+
+        The kernel may: for a process of the container's, or a file system that serves it.
+
+        Raises:
+            NeverEnds: it took too long, now or when it was last tried, and goes on.
+            PycorError, OSError: as :func:`pycor_hooks.converge.converge`.
+        """
+        work = self._unending.pop(found.directory, None)
+        if work is None or work.done():
+            work = asyncio.get_running_loop().run_in_executor(
+                None, _converge_there, found, generation, touched, cure
+            )
+            await asyncio.wait([work], timeout=LONGEST)
+        if work.done():
+            return work.result()
+        self._unending[found.directory] = work
+        raise NeverEnds(seconds=f"{LONGEST:g}", name=name_of(found))
 
     def _later(self, base: Base) -> None:
         """See to a base again: soon, then less and less often."""
@@ -203,7 +231,10 @@ def _update(base: Base, where: bool) -> Update | None:  # noqa: FBT001 - by asyn
 
 
 def _converge_there(
-    found: Record, generation: int | None, touched: Touched, *, cure: bool
+    found: Record,
+    generation: int | None,
+    touched: Touched,
+    cure: bool,  # noqa: FBT001 - by run_in_executor
 ) -> Result | None:
     """As :func:`pycor_hooks.converge.converge`, wherever the volumes are."""
     with shown(found.daemon, apart=bool(found.namespace)):

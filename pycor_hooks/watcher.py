@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from pycor_hooks import notify, pulse
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 TICK = 2.0
 RECONCILE = 600.0
+THREADS = 64
+"""At most, begun as they are needed: a hostile container may keep one waiting for ever."""
 COMPLAIN = 60.0
 """Seconds from one line about a daemon's malformed events to the next."""
 
@@ -106,6 +109,7 @@ class Watcher:
         records = Records(named_directories(self._directories, self._environ))
         reconciler = Reconciler(group, records)
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(THREADS))
         loop.add_signal_handler(signal.SIGHUP, lambda: group.create_task(reconciler.reconcile()))
         await reconciler.reconcile()
         pulse.hide()

@@ -18,13 +18,23 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import UnixStreamServer
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from lab.liblxc import REPOSITORY, Container, make_base
 from lab.wait import until
-from pycor_hooks import instance, kernel, live, overlay, record, registry, watcher
+from pycor_hooks import (
+    converge,
+    instance,
+    kernel,
+    live,
+    overlay,
+    record,
+    registry,
+    upkeep,
+    watcher,
+)
 from pycor_hooks.events import Change, LifecycleEvent
 from pycor_hooks.live import Records
 from pycor_hooks.plan import Base
@@ -335,6 +345,39 @@ def _also_sees(container: Container) -> Callable[[], bool]:
     with open(f"{container.daemon}/containers/base/rootfs/usr/bin/later", "w") as file:
         file.write("later\n")
     return lambda: os.path.exists(path)
+
+
+def test_one_that_never_ends_holds_up_no_other(
+    two: list[Container], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container that keeps its converge waiting is given up, and let alone while it goes on."""
+    asked: list[str] = []
+    free = threading.Event()
+
+    def slow(found: record.Record, *arguments: Any, **named: Any) -> object:
+        asked.append(found.name)
+        if found.name == "web1":
+            free.wait(30)
+        return converge.converge(found, *arguments, **named)
+
+    async def scenario(reconciler: Reconciler) -> None:
+        for _ in range(2):
+            await reconciler.reconcile()
+            assert await reconciler.settled() == 1
+        assert sorted(asked) == ["web1", "web2", "web2"]
+        free.set()
+        async with asyncio.timeout(10):
+            while await reconciler.settled():
+                await reconciler.reconcile()
+
+    monkeypatch.setattr(upkeep, "converge", slow)
+    monkeypatch.setattr(upkeep, "LONGEST", 0.3)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    reconciling(scenario)
+    said = [entry.getMessage() for entry in caplog.records if entry.levelno == logging.ERROR]
+    assert [text.split(":")[0] for text in said] == ["web1"]
+    assert "does not answer; restart web1" in said[0]
+    assert record_of(two[0]).converged == record_of(two[1]).converged == 1
 
 
 # -- detached
