@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """``make demo-update``: a distribution's upgrade of a base, under containers that serve.
 
-What docs/update.md shows. Three containers are asked for pages all the while, as lab.traffic does
+What docs/update.md shows. Ten containers are asked for pages all the while, as lab.traffic does
 it; the base's systemd, dbus, ssh and nginx are upgraded by apt; then it is looked at who still
 runs the old code, and that is restarted.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lab.daemon import Daemon
     from lab.traffic import Traffic
 
-NAMES = ("web1", "web2", "web3")
+NAMES = tuple(f"web{number}" for number in range(1, 11))
 
 
 class Update(Story):
@@ -30,7 +30,7 @@ class Update(Story):
 
     def launch(self) -> None:
         """Containers that serve, launched when the watcher runs."""
-        say("Three containers on a base with systemd, dbus, ssh and nginx")
+        say("Ten containers on a base with systemd, dbus, ssh and nginx")
         for name in NAMES:
             self.lxc("launch", "overlay", name)
             container = self.overlays.client.instance(name)
@@ -84,7 +84,7 @@ class Update(Story):
         """Restart what may be restarted."""
         say(f"All is restarted that may be; nginx by {serving.RESTART}, which is the base's")
         began = time.monotonic()
-        self.command("restart", check=False)
+        self.command("restart", "--serial=4", check=False)
         say("What became of the requests meanwhile")
         self.answered(asking, began)
 

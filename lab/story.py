@@ -61,7 +61,8 @@ class Story:
     def command(self, *words: str, check: bool = True) -> None:
         """The same for pycor-hooks; ``check`` expects exit status 0."""
         self.typed(f"pycor-hooks {shlex.join(words)}")
-        if printed := self.overlays.pycor_hooks(*words, check=check).stdout.rstrip():
+        done = self.overlays.pycor_hooks(*words, check=check)
+        if printed := (done.stdout + done.stderr).rstrip():
             print(printed, flush=True)
 
 

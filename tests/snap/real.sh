@@ -115,6 +115,14 @@ update first
 check "web1 sees an update of the base" within 10 sees web1 first
 check "web1 restarts" lxc restart --force web1
 check "web1 still has one overlay" mounted web1 1
+lxc exec web1 -- sh -c 'sleep 3600 </etc/pycor-hooks-check >/dev/null 2>&1 &'
+check "web1's own files are told" "$pycor" diff "$name/web1"
+update held
+check "web1 sees an update of what it has open" within 15 sees web1 held
+check "and nothing of it is stale" "$pycor" stale "$name/web1"
+lxc start base
+check "what a stop of the base would bring is told" "$pycor" impact --base "$name/base"
+lxc stop base
 check "a snapshot of web1 is taken" lxc snapshot web1 one
 check "web2 is copied" lxc copy web2 web3
 check "the copy starts" lxc start web3
