@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab import images
 from lab.converging import touched
 from pycor_hooks import converge, inuse, kernel, mirror, overlay, stale
 from pycor_hooks.plan import Base
@@ -362,6 +363,16 @@ def test_parents_go_with_the_stop(patient: Patient) -> None:
     assert patient.sees("etc/own") == "own\n"
 
 
+DEFAULT_ACL = "system.posix_acl_default"
+
+
+def acl_for(uid: int) -> bytes:
+    """An ACL that gives one user more than others."""
+    nobody = 0xFFFFFFFF
+    others = ((0x01, 7, nobody), (0x02, 5, uid), (0x04, 5, nobody), (0x10, 7, nobody))
+    return images.acl(*others, (0x20, 0, nobody))
+
+
 def test_parents_are_as_the_base_has_them(patient: Patient) -> None:
     """Mode, owner, ACL, attributes and mtime are the base's, after this cure and the next ones."""
     directory = f"{patient.base}/usr/bin"
@@ -371,6 +382,7 @@ def test_parents_are_as_the_base_has_them(patient: Patient) -> None:
         os.chown(directory, owner, owner)
         os.chmod(directory, mode)
         os.setxattr(directory, "user.sample", attribute)
+        os.setxattr(directory, DEFAULT_ACL, acl_for(owner))
         os.utime(directory, ns=(mtime, mtime))
         assert patient.reasons(TOOL) == {}
         patient.hold(TOOL)
@@ -378,6 +390,7 @@ def test_parents_are_as_the_base_has_them(patient: Patient) -> None:
         assert stat.S_IMODE(seen.st_mode) == mode
         assert (seen.st_uid, seen.st_gid, seen.st_mtime_ns) == (owner, owner, mtime)
         assert os.getxattr(f"{patient.web.merged}/usr/bin", "user.sample") == attribute
+        assert os.getxattr(f"{patient.web.merged}/usr/bin", DEFAULT_ACL) == acl_for(owner)
     patient.stop()
     assert patient.upper() == []
 
