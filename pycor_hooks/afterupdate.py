@@ -55,15 +55,16 @@ class Choices:
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
         self._restarted: dict[str, tuple[int, int]] = {}
+        self._unasked: set[str] = set()
         self._silent = False
 
     async def of(self, found: Record) -> Policy:
         """Ask the daemon what a container has chosen.
 
-        Where it does not answer, it is what it said last, and is not asked about the others
-        either; a value that is none is said once.
+        Where it does not answer, it is what it said last, or else the cure, and is not asked about
+        the others either; a value that is none is said once.
         """
-        before = value = self._known.get(found.directory, Policy.CURE.value)
+        before = value = self._known.get(found.directory)
         if not self._silent:
             try:
                 async with asyncio.timeout(ASK):
@@ -74,10 +75,14 @@ class Choices:
                     "%s: %s is taken as %s, as the daemon cannot be asked: %s",
                     name_of(found),
                     KEY,
-                    printable(value),
+                    printable(before or Policy.CURE.value),
                     error,
                     extra=about_overlay(found),
                 )
+        if value is None:
+            self._unasked.add(found.directory)
+            return Policy.CURE
+        self._unasked.discard(found.directory)
         self._known[found.directory] = value
         try:
             return Policy(value)
@@ -91,6 +96,10 @@ class Choices:
                     extra=about_overlay(found),
                 )
             return Policy.CURE
+
+    def is_unasked(self, found: Record) -> bool:
+        """Whether a container was taken to want the cure, as the daemon never told."""
+        return found.directory in self._unasked
 
     def is_first(self, found: Record, generation: int) -> bool:
         """Whether a start of a container is to be restarted for a generation for the first time.
@@ -107,6 +116,7 @@ class Choices:
         kept = {found.directory for found in overlays}
         self._known = {path: it for path, it in self._known.items() if path in kept}
         self._restarted = {path: it for path, it in self._restarted.items() if path in kept}
+        self._unasked &= kept
 
 
 async def _ask(found: Record) -> str:

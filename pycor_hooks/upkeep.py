@@ -124,7 +124,9 @@ class Upkeep:
         choices.begin(overlays)
 
         async def one(found: Record) -> Result | None:
-            return await self._converge_as_chosen(found, generation, history, choices)
+            result = await self._converge_as_chosen(found, generation, history, choices)
+            again.extend([found] if choices.is_unasked(found) else [])
+            return result
 
         done = await asyncio.gather(*(self._converge(found, one, again) for found in overlays))
         self._restarts.begin(base)
@@ -160,7 +162,7 @@ class Upkeep:
     ) -> Result | None:
         """Converge one container, and do what it has chosen where the base has changed for it."""
         policy = Policy.CURE
-        if generation is not None and found.converged != generation:
+        if generation is not None and (found.converged != generation or choices.is_unasked(found)):
             policy = await choices.of(found)
         cure = policy is not Policy.REPORT
         result = await self._in_time(found, generation, history.since, cure)

@@ -25,6 +25,7 @@ import pytest
 from lab.liblxc import REPOSITORY, Container, make_base
 from lab.wait import until
 from pycor_hooks import (
+    afterupdate,
     converge,
     instance,
     kernel,
@@ -378,6 +379,35 @@ def test_one_that_never_ends_holds_up_no_other(
     assert [text.split(":")[0] for text in said] == ["web1"]
     assert "does not answer; restart web1" in said[0]
     assert record_of(two[0]).converged == record_of(two[1]).converged == 1
+
+
+def test_who_could_not_be_asked_is_asked_again(
+    two: list[Container], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that wants its units restarted gets that when its daemon is back."""
+    wanted: list[str] = []
+    back: list[bool] = []
+
+    async def ask(_found: record.Record) -> str:
+        if not back:
+            raise ConnectionRefusedError
+        return "restart"
+
+    async def want(_restarts: object, found: record.Record) -> None:
+        wanted.append(found.name)
+
+    async def scenario(reconciler: Reconciler) -> None:
+        await reconciler.reconcile()
+        assert await reconciler.settled() == 0
+        assert record_of(two[0]).converged == 1
+        assert wanted == []
+        back.append(True)
+        await eventually(lambda: sorted(wanted) == ["web1", "web2"])
+
+    monkeypatch.setattr(afterupdate, "_ask", ask)
+    monkeypatch.setattr(afterupdate.Restarts, "want", want)
+    monkeypatch.setattr(upkeep, "RETRY", 0.05)
+    reconciling(scenario)
 
 
 # -- detached

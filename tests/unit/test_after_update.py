@@ -92,7 +92,10 @@ def test_wrong_value(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_daemon_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it said last counts, and the next container is not made to wait for it."""
+    """What it said last counts, and the next container is not made to wait for it.
+
+    Where it said nothing yet, it is asked again.
+    """
     monkeypatch.setattr(afterupdate, "ASK", 0.2)
     answers: dict[str, str | None] = {PATH: instance(**{KEY: "report"})}
     choices = Choices()
@@ -105,6 +108,18 @@ def test_a_daemon_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ask(found, choices) is Policy.REPORT
         choices.begin([found])
         assert ask(found, choices) is Policy.RESTART
+        assert not choices.is_unasked(found)
+        choices.begin([])
+        os.rename(f"{found.daemon}/devlxd/sock", f"{found.daemon}/devlxd/away")
+        other = recorded(daemon=found.daemon, name="web2")
+        for one in (found, other):
+            assert ask(one, choices) is Policy.CURE
+            assert choices.is_unasked(one)
+        choices.begin([found])
+        assert not choices.is_unasked(other)
+        os.rename(f"{found.daemon}/devlxd/away", f"{found.daemon}/devlxd/sock")
+        assert ask(found, choices) is Policy.RESTART
+        assert not choices.is_unasked(found)
         choices.begin([])
         answers[PATH] = None
         assert ask(found, choices) is Policy.CURE
