@@ -2,11 +2,11 @@
 #
 #   make demo        a private LXD, three containers on one base, an upgrade of the base
 #   make demo-update an upgrade of services under traffic, what still runs old code, its restart
-#   make test        unit, kernel and daemon tests: LXD on dir, Incus on btrfs
+#   make test        unit, kernel, daemon, fault and snap tests: LXD on dir, Incus on btrfs
 #   make test-all    the same on every daemon, storage driver and id regime
 #   make soak        the faults of tests/faults at length, half an hour or more
 #   make lint        ruff with all rules, mypy strict
-#   make bench       the figures of README, into bench/results/
+#   make bench       the figures of README, but for an update's (python -m bench.converge)
 #   make install     pycor-hooks on this host (make uninstall takes it away)
 #   make clean       what the targets above left in the clone
 #

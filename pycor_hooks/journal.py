@@ -22,7 +22,7 @@ import stat
 
 from pycor_hooks import instance
 from pycor_hooks.beneath import Tree
-from pycor_hooks.errors import BadState, CannotFreeze
+from pycor_hooks.errors import BadJournal, CannotFreeze
 from pycor_hooks.freezer import Freezer
 from pycor_hooks.layer import CURE
 
@@ -77,6 +77,7 @@ class Journal:
     def __init__(self, own: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(f"{own}/{CURE}", 0o700)
+        self._place = own
         self._own = os.open(own, _PLACE)
         self._directory = os.open(CURE, _PLACE, dir_fd=self._own)
         self.armed = False
@@ -121,9 +122,12 @@ class Journal:
                 continue
             with open(descriptor, "rb") as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise BadState(path=f"{CURE}/{name}", reason="it is not a file")
-                return _parse(os.fsdecode(file.read(_LIMIT)), name), name == _ARMED
+                    raise BadJournal(path=self._path(name), reason="it is not a file")
+                return _parse(os.fsdecode(file.read(_LIMIT)), self._path(name)), name == _ARMED
         return None, False
+
+    def _path(self, name: str) -> str:
+        return f"{self._place}/{CURE}/{name}"
 
     def _write(self, intent: Intent, name: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -152,7 +156,7 @@ def settle(own: str) -> bool:
         Whether there was anything.
 
     Raises:
-        BadState: the journal is not one of ours.
+        BadJournal: it is not one of ours.
     """
     if not os.path.lexists(f"{own}/{CURE}"):
         return False
@@ -205,14 +209,14 @@ def put_back_times(upper: Tree, times: dict[str, int]) -> None:
                 os.close(descriptor)
 
 
-def _parse(text: str, name: str) -> Intent:
+def _parse(text: str, path: str) -> Intent:
     """Take a journal apart; one of an earlier boot froze nothing that still is."""
     heading, _, rest = text.partition("\n")
     line, _, entries = rest.partition("\n")
     words = line.split(" ")
     listed = entries.split("\0")
     if heading != _HEADING or len(words) != 4 or listed[-2:] != [_END, ""]:  # noqa: PLR2004
-        raise BadState(path=f"{CURE}/{name}", reason="it is cut off, or of another version")
+        raise BadJournal(path=path, reason="it is cut off, or of another version")
     times = {}
     paths = []
     try:
@@ -230,7 +234,7 @@ def _parse(text: str, name: str) -> Intent:
             times=times,
         )
     except ValueError as error:
-        raise BadState(path=f"{CURE}/{name}", reason=str(error)) from error
+        raise BadJournal(path=path, reason=str(error)) from error
 
 
 def _boot() -> str:

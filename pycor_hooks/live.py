@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from pycor_hooks.recovery import Finding
 
 LOCK_TIMEOUT = 0.5
+LOOK_EVERY = 0.05
+"""Seconds of refreshing until it is asked again whether the base has begun to run."""
 _Mark: TypeAlias = tuple[int, int]  # inode, and time of the last change in ns
 
 
@@ -158,8 +161,17 @@ def _explained(found: Record, error: OSError) -> Exception:
 
 
 def refresh_while_stopped(base: Base, records: Sequence[Record]) -> list[Failure] | None:
-    """Refresh overlays of one base, or return None when the base runs."""
-    return None if instance.Instance(*base).running() else refresh_records(records)
+    """Refresh overlays of one base, or return None when the base runs, or begins to meanwhile."""
+    what = instance.Instance(*base)
+    failures: list[Failure] = []
+    looked = -LOOK_EVERY
+    for found in records:
+        if time.monotonic() - looked >= LOOK_EVERY:
+            if what.running():
+                return None
+            looked = time.monotonic()
+        failures += refresh_records([found])
+    return failures
 
 
 def running(bases: Iterable[Base]) -> set[Base]:

@@ -40,7 +40,7 @@ debug = click.option(
     is_flag=True,
     expose_value=False,
     callback=_remember_debug,
-    help="Show the traceback of an error, and more of what is done.",
+    help="Show the traceback of an error; with watch, more of what is done.",
 )
 
 daemons = click.option(

@@ -173,4 +173,4 @@ def _guarded(name: str, checks: Iterator[Check]) -> Iterator[Check]:
     except OSError as error:
         where = f" at {error.filename}" if error.filename else ""
         cause = f"could not be looked at: {error.strerror}{where}"
-        yield Check(name, "this host", FAIL, cause, "--debug shows where: please report it")
+        yield Check(name, "this host", FAIL, cause, "please report it")

@@ -312,11 +312,14 @@ def test_event_loop_is_not_held_up(two: list[Container], monkeypatch: pytest.Mon
     assert reconciling(scenario) < 0.15
 
 
+@pytest.mark.parametrize(
+    ("limit", "value"), [("pycor_hooks.reconciler.SLICE", 1), ("pycor_hooks.live.LOOK_EVERY", 0.0)]
+)
 def test_base_that_starts_during_a_refresh(
-    two: list[Container], base: str, monkeypatch: pytest.MonkeyPatch
+    two: list[Container], base: str, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
 ) -> None:
-    """A base that starts between two slices leaves the rest for its next stop."""
-    monkeypatch.setattr("pycor_hooks.reconciler.SLICE", 1)
+    """A base that starts between two slices, or within one, leaves the rest for its next stop."""
+    monkeypatch.setattr(limit, value)
     monitor = running(of(two[0]))
 
     def and_start_base(merged: str) -> None:
