@@ -267,6 +267,6 @@ class BadJournal(BadState):
     """The journal of a cure is not one of ours: it came with the volume, or is damaged."""
 
     template = (
-        "{path} is not the journal of a cure ({reason}): remove in upper what whiteouts are not the"
-        " container's own (find upper -type c), then the directory of this file"
+        "{path} is not the journal of a cure ({reason}): remove in upper what whiteouts are not"
+        " the container's own (find upper -type c), then the directory of this file"
     )

@@ -67,6 +67,7 @@ ALL_PAIRS = [
     Pair("lxd", "btrfs"),
     Pair("incus", "dir"),
     Pair("incus", "dir", idmapped=False),
+    Pair("incus", "btrfs", idmapped=False),
     Pair("lxd", "dir", place="snap"),
 ]
 

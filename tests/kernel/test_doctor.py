@@ -312,4 +312,10 @@ def test_what_a_container_uses_is_measured() -> None:
         measured = {limit.name: limit for limit in limits.measure()}
         assert measured["inotify instances"].used >= 5
         assert measured["inotify instances"].used_by_containers == before.instances[1] + 5
+        assert measured["pids"].used_by_containers == before.threads[1] + 4
+        with open("/proc/1/mountinfo") as table:
+            assert abs(measured["mounts"].used - len(table.readlines())) < 30  # others mount, too
+        for name, path in (("pids", "kernel/pid_max"), ("mounts", "fs/mount-max")):
+            with open(f"/proc/sys/{path}") as file:
+                assert measured[name].limit == int(file.read())
     assert more() == (0, 0, 0, 0)
