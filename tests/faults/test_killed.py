@@ -10,6 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from lab import live, sound
+from lab.client import ClientError
 from lab.wait import until
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from lab.watcher import Watcher
 
 TAKEN_DOWN_AFTER_S = 5.0
+LOCKED_S = 30
+"""That LXD keeps an instance locked whose monitor died between its two stop hooks."""
 FOLLOWING_AFTER_S = 5.0
 """From the daemon's being ready until the watcher follows it again."""
 MONITOR = "[lxc monitor] killed"
@@ -64,7 +67,8 @@ def test_monitors_and_inits(
             timeout_s=TAKEN_DOWN_AFTER_S,
         )
         _until_stopped(overlays, webs)
-        overlays.client("start", *(web.name for web in webs))
+        for web in webs:
+            _start(web)
         left = [*sound.settled(overlays), *sound.without((web, lines) for web in webs)]
         for fault in set(faults):
             tally.lost(fault, left)
@@ -75,8 +79,8 @@ def _until_stopped(overlays: Overlays, webs: Sequence[Instance]) -> None:
     """Wait until the daemon calls them stopped, and restart it where it never would.
 
     Incus locks an instance in ``lxc.hook.stop`` and unlocks it after ``lxc.hook.post-stop``, with
-    no time limit (internal/server/instance/operationlock); LXD's lock has one, of 30 s. A monitor
-    killed between the two leaves a container that Incus calls running until it starts again.
+    no time limit (internal/server/instance/operationlock); LXD's lock has one, see LOCKED_S. A
+    monitor killed between the two leaves a container that Incus calls running until it restarts.
     """
     try:
         for web in webs:
@@ -88,6 +92,18 @@ def _until_stopped(overlays: Overlays, webs: Sequence[Instance]) -> None:
         overlays.daemon.start()
         for web in webs:
             web.wait("Stopped")
+
+
+def _start(web: Instance) -> None:
+    """Start it, once the daemon has done what it does after a stop: it calls it stopped before."""
+
+    def is_started() -> bool:
+        done = web.client("start", web.name, check=False)
+        if done.returncode and 'is busy running a "stop" operation' not in done.stderr:
+            raise ClientError(done)
+        return not done.returncode
+
+    until(is_started, what=f"{web.name} can be started", timeout_s=LOCKED_S + 10)
 
 
 def _kill(web: Instance, fault: str, random: Random) -> None:
