@@ -196,6 +196,7 @@ def test_without_systemd(overlays: Overlays, watcher: Watcher) -> None:
     assert rows(overlays) == []
 
 
+@pytest.mark.once
 @pytest.mark.host_s_mounts
 @pytest.mark.updates_base
 def test_stale_without_the_daemon(overlays: Overlays, watcher: Watcher) -> None:
