@@ -20,7 +20,7 @@ import contextlib
 import os
 import stat
 
-from pycor_hooks import instance
+from pycor_hooks import instance, kernel
 from pycor_hooks.beneath import Tree
 from pycor_hooks.errors import BadJournal, CannotFreeze
 from pycor_hooks.freezer import Freezer
@@ -56,9 +56,14 @@ class Intent:
         self.paths = paths
         self.times = times
 
-    def render(self) -> bytes:
-        """As it stands in the file: lines of text, then entries that NUL ends."""
-        head = f"{_HEADING}\n{_boot()} {self.init} {self.init_start} {int(self.ours)}\n"
+    def render(self, here: str) -> bytes:
+        """As it stands in the file: lines of text, then entries that NUL ends.
+
+        Args:
+            here: which boot and which volume that is, without spaces: what a copy of the volume
+                brings along is of another.
+        """
+        head = f"{_HEADING}\n{here} {self.init} {self.init_start} {int(self.ours)}\n"
         entries = [f"t{mtime} {path}" for path, mtime in self.times.items()]
         entries += [f"p{path}" for path in self.paths]
         return os.fsencode(head + "".join(f"{entry}\0" for entry in [*entries, _END]))
@@ -78,6 +83,7 @@ class Journal:
         with contextlib.suppress(FileExistsError):
             os.mkdir(f"{own}/{CURE}", 0o700)
         self._place = own
+        self._here = _here(own)
         self._own = os.open(own, _PLACE)
         self._directory = os.open(CURE, _PLACE, dir_fd=self._own)
         self.armed = False
@@ -123,7 +129,8 @@ class Journal:
             with open(descriptor, "rb") as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise BadJournal(path=self._path(name), reason="it is not a file")
-                return _parse(os.fsdecode(file.read(_LIMIT)), self._path(name)), name == _ARMED
+                text = os.fsdecode(file.read(_LIMIT))
+                return _parse(text, self._path(name), self._here), name == _ARMED
         return None, False
 
     def _path(self, name: str) -> str:
@@ -133,7 +140,7 @@ class Journal:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(_NEW, flags, 0o600, dir_fd=self._directory)
         with open(descriptor, "wb") as file:
-            file.write(intent.render())
+            file.write(intent.render(self._here))
             file.flush()
             os.fsync(descriptor)
         self._rename(_NEW, name)
@@ -209,8 +216,8 @@ def put_back_times(upper: Tree, times: dict[str, int]) -> None:
                 os.close(descriptor)
 
 
-def _parse(text: str, path: str) -> Intent:
-    """Take a journal apart; one of an earlier boot froze nothing that still is."""
+def _parse(text: str, path: str, here: str) -> Intent:
+    """Take a journal apart; one of an earlier boot, or of another volume, froze nothing here."""
     heading, _, rest = text.partition("\n")
     line, _, entries = rest.partition("\n")
     words = line.split(" ")
@@ -229,12 +236,18 @@ def _parse(text: str, path: str) -> Intent:
         return Intent(
             init=int(words[1]),
             init_start=int(words[2]),
-            ours=words[3] == "1" and words[0] == _boot(),
+            ours=words[3] == "1" and words[0] == here,
             paths=paths,
             times=times,
         )
     except ValueError as error:
         raise BadJournal(path=path, reason=str(error)) from error
+
+
+def _here(own: str) -> str:
+    """This boot, and the directory, whatever its name."""
+    found = kernel.statx(own)
+    return f"{_boot()}:{found.dev}:{found.ino}:{found.btime_ns}"
 
 
 def _boot() -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,7 @@ from pycor_hooks.journal import Intent, Journal
 if TYPE_CHECKING:
     from pathlib import Path
 
+HERE = "boot:8:1:2:3"
 PATHS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 
 
@@ -35,7 +37,7 @@ def own(tmp_path: Path) -> str:
 @given(st.lists(PATHS), st.dictionaries(PATHS, st.integers(0, 2**63)))
 def test_round_trip(paths: list[str], times: dict[str, int]) -> None:
     """Whatever a path holds, it comes back."""
-    read = journal._parse(os.fsdecode(intent(paths, times).render()), "armed")
+    read = journal._parse(os.fsdecode(intent(paths, times).render(HERE)), "armed", HERE)
     assert (read.paths, read.times) == (paths, times)
     assert (read.init, read.init_start, read.ours) == (7, 8, True)
 
@@ -44,22 +46,43 @@ def test_round_trip(paths: list[str], times: dict[str, int]) -> None:
 def test_garbage(text: str) -> None:
     """What is no journal is refused by name, and never anything else."""
     with pytest.raises(BadState):
-        journal._parse(text, "armed")
+        journal._parse(text, "armed", HERE)
 
 
 def test_cut_off() -> None:
     """A journal that misses its end is refused: what it does not tell would be lost."""
-    whole = os.fsdecode(intent(["a", "b"], {"": 1}).render())
+    whole = os.fsdecode(intent(["a", "b"], {"": 1}).render(HERE))
     for length in range(len(whole)):
         with pytest.raises(BadState):
-            journal._parse(whole[:length], "armed")
+            journal._parse(whole[:length], "armed", HERE)
 
 
-def test_of_an_earlier_boot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was frozen before a reboot is not thawed: another process has that pid."""
-    text = os.fsdecode(intent(["a"], {}).render())
+def frozen_by(own: str) -> bool:
+    """Whether a journal says that it is us who froze a process of this boot, in this volume."""
+    book = Journal(own)
+    try:
+        found, _ = book.read()
+    finally:
+        book.close()
+    assert found is not None
+    return found.ours
+
+
+def test_of_an_earlier_boot_or_another_volume(
+    own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was frozen before a reboot is not thawed, nor what the volume's original froze.
+
+    Another process has that pid; a copy that was made in the middle of a cure has its journal.
+    """
+    book = Journal(own)
+    book.prepare(intent(["a"], {}))
+    book.close()
+    copy = f"{tmp_path}/copy"
+    shutil.copytree(own, copy)
+    assert (frozen_by(own), frozen_by(copy)) == (True, False)
     monkeypatch.setattr(journal, "_boot", lambda: "another")
-    assert not journal._parse(text, "armed").ours
+    assert not frozen_by(own)
 
 
 def test_a_journal_is_there_until_it_is_removed(own: str) -> None:
