@@ -70,6 +70,7 @@ class Demo(Story):
         for web in self.containers:
             web.wait_booted()
             web.exec("sh", "-c", f"echo 'I am {web.name}' >/srv/index.html")
+        live.wait_converged(self.containers, 1)
         self.show_program()
 
     def _launch_all(self) -> None:
