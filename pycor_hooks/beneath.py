@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+from itertools import islice
 
 from pycor_hooks import kernel
 
@@ -109,8 +110,8 @@ class Tree:
         finally:
             os.close(descriptor)
 
-    def list(self, path: str) -> list[str]:
-        """The names in a directory; none where there is no such directory."""
+    def list(self, path: str, most: int | None = None) -> list[str]:
+        """The names in a directory, ``most`` of them; none where there is no such directory."""
         try:
             descriptor = self.open(path)
         except OSError as error:
@@ -118,7 +119,8 @@ class Tree:
                 return []
             raise
         try:
-            return os.listdir(descriptor)
+            with os.scandir(descriptor) as entries:
+                return [entry.name for entry in islice(entries, most)]
         finally:
             os.close(descriptor)
 

@@ -91,8 +91,7 @@ def converge(
         base = Instance(found.daemon, found.base_project, found.base_name)
         if now is None or base.running() or not kernel.is_mount_root(now.merged):
             return None
-        if journal.settle(_own(now)):
-            overlay.refresh(now.merged)
+        finish(now)
         if generation is None or identity_now(now.lowerdirs[0]) != now.lower_identity:
             result: Result | None = Result(0, {"": Reason.REPLACED}, [])
         else:
@@ -124,10 +123,15 @@ def settle(found: Record) -> bool:
     """
     with registry.Lock(found.directory, timeout=0):
         now = takedown.again(found)
-        if now is None or not journal.settle(_own(now)):
-            return False
-        overlay.refresh(now.merged)
-        return True
+        return now is not None and finish(now)
+
+
+def finish(now: Record) -> bool:
+    """As :func:`settle`, for whoever holds the lock of the overlay."""
+    if not journal.settle(_own(now)):
+        return False
+    overlay.refresh(now.merged)
+    return True
 
 
 def note_restart(found: Record, *, wanted: bool) -> None:

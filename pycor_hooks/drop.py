@@ -14,7 +14,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from pycor_hooks import attributes, journal, layer, overlay, record, registry, takedown
+from pycor_hooks import attributes, converge, journal, layer, record, registry, takedown
 from pycor_hooks.beneath import Tree
 from pycor_hooks.freezer import Freezer
 from pycor_hooks.giveback import GiveBack, Own
@@ -120,8 +120,7 @@ def from_running(found: Record, paths: Iterable[str]) -> dict[str, Reason]:
         base = Instance(now.daemon, now.base_project, now.base_name)
         if base.running():
             raise BaseRuns(base=base.label)
-        if journal.settle(os.path.dirname(now.upperdir)):
-            overlay.refresh(now.merged)
+        converge.finish(now)
         with Trees(now) as trees:
             for path in paths:
                 check(trees.upper, path)

@@ -126,7 +126,7 @@ def look_at(
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             if record.lower_identity == tree or not there:
                 uncured = _uncured(record, known)
-                runners = _runners(record, pids, uncured, updates, settled)
+                runners = _runners(record, pids, uncured, updates, settled=settled)
             else:
                 uncured = [Uncured("/", Reason.REPLACED)]
                 runners = _old(pids, lambda _path, _inode: False)
@@ -165,7 +165,8 @@ def _runners(
     pids: Iterable[int],
     uncured: Iterable[Uncured],
     updates: Updates | None,
-    settled: bool,  # noqa: FBT001 - whether the base is; see look_at
+    *,
+    settled: bool,
 ) -> list[Runner]:
     """Who runs old code; where the base is not settled, no more of it is known than is noted.
 
@@ -184,31 +185,25 @@ def _runners(
         hiding = Hiding(trees.upper)
         scripts = Scripts(record, hiding, updates, settled=settled)
         is_old = _Held(trees, hiding).is_old if settled else is_noted
-        return _old(pids, is_old, scripts.replaced)
-
-
-def _no_scripts(_pid: int, _executable: str) -> dict[str, float]:
-    return {}
+        return _old(pids, is_old, scripts)
 
 
 def _old(
-    pids: Iterable[int],
-    is_old: Callable[[str, int], bool],
-    replaced: Callable[[int, str], dict[str, float]] = _no_scripts,
+    pids: Iterable[int], is_old: Callable[[str, int], bool], scripts: Scripts | None = None
 ) -> list[Runner]:
     """The processes that run old code.
 
     Args:
         pids: to look at.
         is_old: whether a file that is not deleted is an old one, by path and inode.
-        replaced: the old script of a process, by pid and executable.
+        scripts: of the container, where they can be looked at.
     """
     found = []
     for runner in map(runner_of, pids):
         held = {path: inode for path, inode in runner.held.items() if is_old(path, inode)}
-        scripts = replaced(runner.pid, next(iter(runner.gone | runner.held), ""))
-        if runner.gone or held or scripts:
-            found.append(runner._replace(held=held, scripts=scripts))
+        old_scripts = scripts.replaced(runner.pid) if scripts else {}
+        if runner.gone or held or old_scripts:
+            found.append(runner._replace(held=held, scripts=old_scripts))
     return found
 
 

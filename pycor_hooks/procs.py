@@ -122,6 +122,13 @@ def command(pid: int) -> str:
     return os.fsdecode(instance.read_of(pid, "comm")).removesuffix("\n")
 
 
+def executable(pid: int) -> str:
+    """The path of what a process executes, "" where it is gone."""
+    for _, path in _links(pid, ("exe",)):
+        return os.fsdecode(path.removesuffix(_DELETED))
+    return ""
+
+
 def used(pid: int) -> Iterator[Used]:
     """What a process has mapped, open, and as its executable, each file once of either kind."""
     seen = set()

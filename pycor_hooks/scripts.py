@@ -14,7 +14,7 @@ import posixpath
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import generations, instance, kernel
+from pycor_hooks import generations, instance, kernel, procs
 from pycor_hooks.hiding import Upper
 
 if TYPE_CHECKING:
@@ -116,16 +116,13 @@ class Scripts:
         self._updates = updates
         self._settled = settled
 
-    def replaced(self, pid: int, executable: str) -> dict[str, float]:
+    def replaced(self, pid: int) -> dict[str, float]:
         """The script of a process that was replaced after the process had begun.
-
-        Args:
-            pid, executable: as for :func:`script_of`.
 
         Returns:
             Path of the script, and when the process began, in seconds since the epoch.
         """
-        path = script_of(pid, executable)
+        path = script_of(pid, procs.executable(pid))
         start = instance.process_start(pid) if path else 0
         if path is None or not start:
             return {}

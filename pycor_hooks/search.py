@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-import os
-from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import staleness
-from pycor_hooks.beneath import NOWHERE
 from pycor_hooks.cure import Step
 from pycor_hooks.hiding import Hiding, Upper
 from pycor_hooks.mountpoints import OutOfTime
@@ -101,6 +98,9 @@ def _is_another(trees: Trees, seen: Seen) -> bool:
     directories by itself. Where upper has no part in it the time of the last change does, but for
     two changes in one tick of the clock; and the names in it do, unless they are the same: then
     what is below is found to be stale, path by path.
+
+    Raises:
+        OutOfTime: upper has more than MOST_NAMES names in it.
     """
     if seen.upper is Upper.HIDES:
         return False
@@ -112,27 +112,7 @@ def _is_another(trees: Trees, seen: Seen) -> bool:
         merged, base = trees.merged.lstat(seen.path), trees.base.lstat(seen.path)
         if merged is None or base is None or merged.st_ctime_ns != base.st_ctime_ns:
             return merged is not None
-    own = _own_names(trees, seen.path)
-    return set(trees.base.list(seen.path)) - own != set(trees.merged.list(seen.path)) - own
-
-
-def _own_names(trees: Trees, path: str) -> set[str]:
-    """What upper has in a directory.
-
-    Raises:
-        OutOfTime: more than MOST_NAMES.
-    """
-    try:
-        descriptor = trees.upper.open(path)
-    except OSError as error:
-        if error.errno in NOWHERE:
-            return set()
-        raise
-    try:
-        with os.scandir(descriptor) as entries:
-            names = {entry.name for entry in islice(entries, MOST_NAMES + 1)}
-    finally:
-        os.close(descriptor)
-    if len(names) > MOST_NAMES:
+    own = set(trees.upper.list(seen.path, MOST_NAMES + 1))
+    if len(own) > MOST_NAMES:
         raise OutOfTime
-    return names
+    return set(trees.base.list(seen.path)) - own != set(trees.merged.list(seen.path)) - own

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pycor_hooks import generations
@@ -125,7 +126,8 @@ class Upkeep:
 
         async def one(found: Record) -> Result | None:
             result = await self._converge_as_chosen(found, generation, history, choices)
-            again.extend([found] if choices.is_unasked(found) else [])
+            if choices.is_unasked(found):
+                again.append(found)
             return result
 
         done = await asyncio.gather(*(self._converge(found, one, again) for found in overlays))
@@ -165,7 +167,8 @@ class Upkeep:
         if generation is not None and (found.converged != generation or choices.is_unasked(found)):
             policy = await choices.of(found)
         cure = policy is not Policy.REPORT
-        result = await self._in_time(found, generation, history.since, cure)
+        work = partial(_converge_there, found, generation, history.since, cure=cure)
+        result = await self._in_time(found, work)
         whole = result and not _WORTH_A_RETRY & set(result.reasons.values())
         first = policy is Policy.RESTART and whole and choices.is_first(found, generation or 0)
         if first or (found.restart and whole):
@@ -173,11 +176,7 @@ class Upkeep:
         return result
 
     async def _in_time(
-        self,
-        found: Record,
-        generation: int | None,
-        touched: Touched,
-        cure: bool,  # noqa: FBT001 - as converge has it
+        self, found: Record, converged: Callable[[], Result | None]
     ) -> Result | None:
         """Converge one container in a thread, but do not wait for ever.
 
@@ -189,9 +188,7 @@ class Upkeep:
         """
         work = self._unending.pop(found.directory, None)
         if work is None or work.done():
-            work = asyncio.get_running_loop().run_in_executor(
-                None, _converge_there, found, generation, touched, cure
-            )
+            work = asyncio.get_running_loop().run_in_executor(None, converged)
             await asyncio.wait([work], timeout=LONGEST)
         if work.done():
             return work.result()
@@ -233,10 +230,7 @@ def _update(base: Base, where: bool) -> Update | None:  # noqa: FBT001 - by asyn
 
 
 def _converge_there(
-    found: Record,
-    generation: int | None,
-    touched: Touched,
-    cure: bool,  # noqa: FBT001 - by run_in_executor
+    found: Record, generation: int | None, touched: Touched, *, cure: bool
 ) -> Result | None:
     """As :func:`pycor_hooks.converge.converge`, wherever the volumes are."""
     with shown(found.daemon, apart=bool(found.namespace)):

@@ -160,7 +160,7 @@ def _since(house: House, base: Base) -> str:
     except PycorError:
         return ""  # on its way up or down
     started = instance.process_start(state["pid"])
-    seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+    seconds = time.time() - instance.time_of(started)
     hours, minutes = divmod(int(seconds) // 60, 60)
     return f" for {hours} h {minutes} min" if started else ""
 

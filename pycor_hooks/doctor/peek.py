@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from pycor_hooks import beneath
 
-# What openat2(2) says of a path that leads nowhere within this tree.
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _LIMIT = 4096
 MOST_ENTRIES = 1_000_000
