@@ -14,9 +14,10 @@ from pycor_hooks import mountinfo
 if TYPE_CHECKING:
     from lab.daemon import Daemon
 
-# The kernel names no path in most: another lab's line counts here, too. Where a base is taken away
-# at the instant of a mount it says -2 (ENOENT), and the start fails, and has a name for it.
-COMPLAINT = re.compile(r"overlayfs: (?!failed to resolve '.*/rootfs': -2)")
+# The kernel names no path in most: another lab's line counts here, too.
+COMPLAINT = re.compile("overlayfs: ")
+# What it says where a base goes at the instant of a mount; the start fails, and has a name for it.
+BASE_GONE = re.compile(r"overlayfs: failed to resolve '.*/rootfs': -2$")  # ENOENT
 # Started by a daemon on demand: one to stay, the others to end some seconds after `file push`.
 HELPERS = ("dnsmasq ", "/usr/bin/lxd forkfile ", "/usr/libexec/incus/incusd forkfile ")
 

@@ -11,7 +11,7 @@ A case asks for ``overlays`` and gets a stopped base and a way to launch contain
 It runs once for each daemon of this run (``@pytest.mark.once``: on the first one). Whatever it
 made is deleted afterwards, and it fails when something is left: a mount, a process, a state file,
 an ``overlayfs:`` line in the kernel log, or a base that is not byte for byte what it was
-(``@pytest.mark.updates_base`` allows that one).
+(``@pytest.mark.updates_base`` allows that one, ``takes_base_away`` the kernel's line about it).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pytest
 from lab import debian
 from lab import overlays as setup
 from lab.daemon import Daemon
-from lab.leaks import Watch
+from lab.leaks import BASE_GONE, Watch
 from lab.overlays import Overlays
 from lab.private import PrivateDaemon
 from lab.reset import Inventory
@@ -175,6 +175,8 @@ def _watched(
     if changed:
         _make_anew(overlays, image)
     allowed = changed if request.node.get_closest_marker("updates_base") else []
+    if request.node.get_closest_marker("takes_base_away"):
+        allowed += filter(BASE_GONE.search, lasting)
     leaks = [*passing, *(line for line in lasting if line not in allowed)]
     assert not leaks, "left behind:\n" + "\n".join(leaks)
 

@@ -178,6 +178,7 @@ class Group:
         ]
 
 
+@pytest.mark.takes_base_away
 @pytest.mark.usefixtures("watcher")
 def test_base(overlays: Overlays, tally: Tally, seed: int, *, soak: bool) -> None:
     """Deleted, renamed, replaced, restored, re-owned, started: right, or named, and curable."""
