@@ -185,6 +185,20 @@ def settle(own: str) -> bool:
     return True
 
 
+def check(own: str) -> None:
+    """Refuse what :func:`settle` would refuse; nothing is changed.
+
+    Raises:
+        BadJournal: what is there is not one of ours.
+    """
+    if os.path.lexists(f"{own}/{CURE}"):
+        journal = Journal(own)
+        try:
+            journal.read()
+        finally:
+            journal.close()
+
+
 def is_whiteout(found: os.stat_result | None) -> bool:
     """Whether that is how OverlayFS writes down that a lower file is removed."""
     return found is not None and stat.S_ISCHR(found.st_mode) and found.st_rdev == 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pycor_hooks import bases, idmap, instance, layer, prestart
 from pycor_hooks.doctor import insides, inventory
-from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, count, names, refused
+from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, count, guarded, names, refused
 from pycor_hooks.doctor.peek import Owners, Tree
 from pycor_hooks.errors import BaseNotFound, PycorError
 
@@ -25,7 +25,7 @@ _HELD = 65536
 def check(house: House) -> Iterator[Check]:
     """Look at all bases of one daemon."""
     for base in inventory.bases(house):
-        yield from check_base(house, base)
+        yield from guarded("base", check_base(house, base), base.where.label)
 
 
 def check_base(house: House, base: Base) -> Iterator[Check]:

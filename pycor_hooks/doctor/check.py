@@ -53,6 +53,18 @@ def sound(name: str, subject: str, found: Iterable[Check], cause: str) -> Iterat
         yield Check(name, subject, OK, cause)
 
 
+def guarded(name: str, checks: Iterable[Check], subject: str = "this host") -> Iterator[Check]:
+    """Checks of a theme; what one of them could not look at is a line, and not the end of all."""
+    try:
+        yield from checks
+    except PycorError as error:
+        yield refused(name, subject, error)
+    except OSError as error:
+        where = f" at {error.filename}" if error.filename else ""
+        cause = f"could not be looked at: {error.strerror}{where}"
+        yield Check(name, subject, FAIL, printable(cause), "please report it")
+
+
 def names(found: Iterable[str]) -> str:
     """Some names for a line: the first few, and how many more there are."""
     listed = sorted(found)

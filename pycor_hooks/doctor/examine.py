@@ -21,9 +21,8 @@ from pycor_hooks.doctor import (
     profiles,
     watching,
 )
-from pycor_hooks.doctor.check import FAIL, OK, Check, refused
+from pycor_hooks.doctor.check import OK, Check, guarded, refused
 from pycor_hooks.doctor.profiles import profiles_of
-from pycor_hooks.errors import PycorError
 from pycor_hooks.host_errors import NoDaemon, NotFound
 from pycor_hooks.rawlxc import pre_start
 
@@ -60,23 +59,23 @@ def examine(order: Order) -> Iterator[Check]:
         for house in houses:
             yield check_daemon(house)
         places = [place for house in houses for place in places_of(house)] or [_NO_POOL]
-        yield from _guarded("overlay", kernel.check(places))
+        yield from guarded("overlay", kernel.check(places))
         for prefix in prefixes_of(order, houses):
-            yield from _guarded("hooks", install.check(prefix, places[0]))
+            yield from guarded("hooks", install.check(prefix, places[0]))
         for house in houses:
             for one in _examine_house(house):
                 yield _named_in_full(one, house) if len(houses) > 1 else one
-        yield from _guarded("limits", limits.check())
-        yield from _guarded("watcher", watching.check(houses, time.time()))
-        yield from _guarded(leaks.NAME, leaks.check(order.directories, fix=order.fix))
+        yield from guarded("limits", limits.check())
+        yield from guarded("watcher", watching.check(houses, time.time()))
+        yield from guarded(leaks.NAME, leaks.check(order.directories, fix=order.fix))
 
 
 def _examine_house(house: House) -> Iterator[Check]:
     if not house.trouble:
-        yield from _guarded("profile", profiles.check(house))
-    yield from _guarded("base", _with_files(house, bases.check(house)))
+        yield from guarded("profile", profiles.check(house))
+    yield from guarded("base", _with_files(house, bases.check(house)))
     found = containers.check(house, house.containers)
-    yield from _guarded("containers", _with_files(house, found))
+    yield from guarded("containers", _with_files(house, found))
 
 
 def _with_files(house: House, checks: Iterator[Check]) -> Iterator[Check]:
@@ -116,7 +115,7 @@ def examine_one(order: Order, project: str, name: str) -> Iterator[Check]:
             if house.trouble:
                 yield check_daemon(house)
             told = explain.explain(house, whose, time.time())
-            yield from _guarded("container", _with_files(house, told))
+            yield from guarded("container", _with_files(house, told))
             directory = record.directory_of(whose.daemon, whose.key)
             left = [one for one in leaks.find([whose.daemon]) if one.directory == directory]
             yield from leaks.check_left(left, fix=order.fix)
@@ -162,15 +161,3 @@ def prefixes_of(order: Order, houses: Sequence[House]) -> list[str]:
     told = all(house.trouble is None for house in houses)
     likely = not found and (told or os.path.isdir(order.prefix))
     return sorted(found | ({order.prefix} if order.sure or likely else set()))
-
-
-def _guarded(name: str, checks: Iterator[Check]) -> Iterator[Check]:
-    """Checks of a theme; what one of them could not look at is a line, and not the end of all."""
-    try:
-        yield from checks
-    except PycorError as error:
-        yield refused(name, "this host", error)
-    except OSError as error:
-        where = f" at {error.filename}" if error.filename else ""
-        cause = f"could not be looked at: {error.strerror}{where}"
-        yield Check(name, "this host", FAIL, cause, "please report it")

@@ -12,7 +12,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import kernel, layer, overlay, prestart, record, takedown, tree
+from pycor_hooks import journal, kernel, layer, overlay, prestart, record, takedown, tree
 from pycor_hooks.doctor import scratch
 from pycor_hooks.doctor.check import Check, refused
 from pycor_hooks.errors import BadState, NotOurs, PycorError
@@ -83,6 +83,7 @@ def plan(container: Container) -> Start:
     layers = prestart.check(directory, where, base, rootfs, config)
     if not where.running():
         _refuse_remains(directory, rootfs)
+        journal.check(layers.volume)  # while it runs, one is that of a cure under way
     return Start(container, config, layers)
 
 

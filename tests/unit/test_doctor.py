@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -24,7 +25,17 @@ from pycor_hooks import (
 )
 from pycor_hooks import install as installing
 from pycor_hooks.client import Connection
-from pycor_hooks.doctor import bases, containers, examine, install, kernel, leaks, limits, watching
+from pycor_hooks.doctor import (
+    bases,
+    containers,
+    examine,
+    install,
+    inventory,
+    kernel,
+    leaks,
+    limits,
+    watching,
+)
 from pycor_hooks.doctor.check import Check, names, refused
 from pycor_hooks.doctor.inventory import Base, Container, House
 from pycor_hooks.doctor.limits import Limit, judge, key_usage
@@ -304,6 +315,22 @@ def test_a_theme_that_cannot_look(monkeypatch: pytest.MonkeyPatch) -> None:
         "limits",
         "could not be looked at: Permission denied at /proc/x",
     )
+
+
+def test_a_base_that_cannot_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is a failure of its own, and the other bases are looked at."""
+
+    def look(_house: object, base: Any) -> Any:
+        if base.where.name == "broken":
+            raise OSError(errno.EIO, "Input/output error")
+        yield Check("base", base.where.label, "ok", "fine")
+
+    wheres = [instance.Instance(LXD.directory, "default", name) for name in ("broken", "whole")]
+    found = [Base(where, None, [], [], []) for where in wheres]
+    monkeypatch.setattr(inventory, "bases", lambda _house: found)
+    monkeypatch.setattr(bases, "check_base", look)
+    told = list(bases.check(House(LXD, None, [], [], [])))
+    assert [(one.subject, one.state) for one in told] == [("broken", "FAIL"), ("whole", "ok")]
 
 
 @pytest.fixture(scope="module")
