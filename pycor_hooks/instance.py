@@ -300,7 +300,8 @@ class Config:
     anybody who may edit an instance can write there (``environment.NAME``).
 
     Attributes:
-        idmap: the values of its ``lxc.idmap`` lines.
+        idmap: the values of its ``lxc.idmap`` lines; one without a value takes back those before
+            it (lxc.container.conf(5)).
         readonly: whether the daemon asked for a read-only rootfs.
     """
 
@@ -314,6 +315,6 @@ class Config:
             name = name.strip()
             value = value.strip()
             if name == "lxc.idmap":
-                self.idmap.append(value)
+                self.idmap = [*self.idmap, value] if value else []
             elif name == "lxc.rootfs.options" and "ro" in value.split(","):
                 self.readonly = True

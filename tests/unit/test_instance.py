@@ -79,6 +79,7 @@ def test_config() -> None:
     assert (config.idmap, config.readonly) == (["u 0 1 2", "g 0 1 2"], True)
     assert hooklog.log_file(text) == "/l"
     assert not Config("lxc.rootfs.options = idmap=container\n").readonly
+    assert Config("lxc.idmap = u 0 1 2\nlxc.idmap =\nlxc.idmap = g 0 1 2\n").idmap == ["g 0 1 2"]
 
 
 @pytest.mark.parametrize("mark", "\v\f\r\x1c\x1d\x1e\x85\u2028\u2029")
