@@ -14,7 +14,8 @@ from bench.figures import paired, seconds, write
 from bench.hook import start_of_live
 from lab import mounts
 from lab.liblxc import Container, make_base
-from pycor_hooks import live, overlay, takedown
+from pycor_hooks import live, overlay, refreshing, takedown
+from pycor_hooks.plan import Base
 
 OVERLAYS = 300
 DENTRIES = 10_000
@@ -32,9 +33,9 @@ def bare_loop(merged: list[str]) -> float:
     return seconds(loop)
 
 
-def watcher_pass(records: live.Records) -> float:
+def watcher_pass(base: Base, records: live.Records) -> float:
     """What the watcher does for a base that has stopped: look what is live, refresh each."""
-    return seconds(lambda: live.refresh_records(records.scan()))
+    return seconds(lambda: refreshing.refresh_while_stopped(base, records.scan()))
 
 
 def fill_dentries(merged: list[str]) -> None:
@@ -57,15 +58,15 @@ def main() -> None:
         for container in containers:
             start_of_live(container)
         merged = [container.merged for container in containers]
-        records = live.Records([root])
+        records, whose = live.Records([root]), Base(root, "default", "base")
         figures: dict[str, object] = {
             "overlays": OVERLAYS,
-            "idle": paired(RUNS, lambda: watcher_pass(records), lambda: bare_loop(merged)),
+            "idle": paired(RUNS, lambda: watcher_pass(whose, records), lambda: bare_loop(merged)),
         }
 
         def warm_pass() -> float:
             fill_dentries(merged)
-            return watcher_pass(records)
+            return watcher_pass(whose, records)
 
         def warm_loop() -> float:
             fill_dentries(merged)

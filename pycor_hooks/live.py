@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The live overlays of this host: kept in memory, refreshed, taken down when nobody uses them.
+"""The live overlays of this host, kept in memory, and the bases that they stand on.
 
 Everything here may block, for as long as a few system calls per overlay do;
 the watcher calls it in a thread.
@@ -8,18 +8,12 @@ the watcher calls it in a thread.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import time
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from pycor_hooks import (
     converge,
     instance,
-    kernel,
-    overlay,
     plan,
     record,
     recovery,
@@ -27,28 +21,18 @@ from pycor_hooks import (
     takedown,
     whereabouts,
 )
-from pycor_hooks.errors import BadState, PycorError
-from pycor_hooks.host_errors import DaemonDown, NotMounted
+from pycor_hooks.errors import BadState
+from pycor_hooks.host_errors import DaemonDown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from pycor_hooks.plan import Base
     from pycor_hooks.record import Record
     from pycor_hooks.recovery import Finding
 
 LOCK_TIMEOUT = 0.5
-LOOK_EVERY = 0.05
-"""Seconds of refreshing until it is asked again whether the base has begun to run."""
 _Mark: TypeAlias = tuple[int, int]  # inode, and time of the last change in ns
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An overlay with which something went wrong."""
-
-    record: Record
-    error: Exception
 
 
 class BaseState(NamedTuple):
@@ -129,51 +113,6 @@ def base_state(base: Base, *, apart: bool = False) -> BaseState:
         return BaseState(running, plan.UNKNOWN)
 
 
-def refresh_records(records: Iterable[Record]) -> list[Failure]:
-    """Refresh overlays, and note the time in their state files.
-
-    This is the loop that has to be lean: one mount(2) and one utimensat(2) for each.
-    An overlay that its container's stop took down meanwhile is no failure.
-
-    Returns:
-        Those which could not be refreshed.
-    """
-    failures = []
-    for found in records:
-        directory = _parent(found.daemon) + found.key
-        try:
-            overlay.refresh(f"{directory}/merged")
-            os.utime(f"{directory}/state")
-        except OSError as error:
-            try:
-                if not _replaced(found):
-                    failures.append(Failure(found, _explained(found, error)))
-            except (OSError, PycorError):
-                failures.append(Failure(found, error))
-    return failures
-
-
-def _explained(found: Record, error: OSError) -> Exception:
-    """What the kernel's answer means here (mount(2): EINVAL where nothing is mounted)."""
-    if error.errno == errno.EINVAL and not kernel.is_mount_root(found.merged):
-        return NotMounted(path=found.merged, name=plan.name_of(found))
-    return error
-
-
-def refresh_while_stopped(base: Base, records: Sequence[Record]) -> list[Failure] | None:
-    """Refresh overlays of one base, or return None when the base runs, or begins to meanwhile."""
-    what = instance.Instance(*base)
-    failures: list[Failure] = []
-    looked = -LOOK_EVERY
-    for found in records:
-        if time.monotonic() - looked >= LOOK_EVERY:
-            if what.running():
-                return None
-            looked = time.monotonic()
-        failures += refresh_records([found])
-    return failures
-
-
 def running(bases: Iterable[Base]) -> set[Base]:
     """Return those of the bases that run, as far as that can be told."""
     found = set()
@@ -229,21 +168,3 @@ def _mark(directory: str) -> _Mark:
     """
     status = os.stat(directory)
     return status.st_ino, status.st_mtime_ns
-
-
-@lru_cache
-def _parent(daemon: str) -> str:
-    """The directory of a daemon's overlays, with its slash: escaping it each time is dear."""
-    return record.directory_of(daemon, "")
-
-
-def _replaced(old: Record) -> bool:
-    """Tell whether this start's overlay was taken down, once whoever is at it is done.
-
-    Raises:
-        StillHeld: somebody holds the lock of this overlay.
-    """
-    if not kernel.exists(old.state_path):
-        return True
-    with registry.Lock(old.directory, timeout=LOCK_TIMEOUT):
-        return takedown.again(old) is None

@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from pycor_hooks import live, takedown
+from pycor_hooks import live, refreshing, takedown
 from pycor_hooks.errors import PycorError, StillHeld
 from pycor_hooks.inbox import Inbox
 from pycor_hooks.logs import about, about_overlay
@@ -35,7 +35,7 @@ RECHECK = 0.025
 """Seconds between two looks at a base that was said to have stopped and still runs."""
 PACE = 0.1
 """Seconds from one look at a base to the next: what is said meanwhile is one look."""
-SLICE = 32
+SLICE = 32 * refreshing.CORES
 """Overlays refreshed before it is heeded that the watcher stops; 1 s with 10,000 dentries each."""
 _DETACHED, _ORPHANED, _INTERRUPTED = "detached", "orphaned", "interrupted"
 
@@ -201,7 +201,7 @@ class Reconciler:
         pending = decision.pending
         for start in range(0, len(decision.refresh), SLICE):
             overlays = decision.refresh[start : start + SLICE]
-            failed = await asyncio.to_thread(live.refresh_while_stopped, base, overlays)
+            failed = await asyncio.to_thread(refreshing.refresh_while_stopped, base, overlays)
             if failed is None:
                 pending = True
                 break

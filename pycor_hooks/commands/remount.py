@@ -13,10 +13,10 @@ from pycor_hooks import (
     converge,
     convergence,
     generations,
-    live,
     output,
     plan,
     recovery,
+    refreshing,
     registry,
     whereabouts,
 )
@@ -86,7 +86,7 @@ def refresh(base: Base, records: list[Record]) -> list[dict[str, object]]:
     Returns:
         A row for each, with KEYS.
     """
-    failures = live.refresh_while_stopped(base, records)
+    failures = refreshing.refresh_while_stopped(base, records)
     if failures is None:
         return _pending(base, records)
     try:
@@ -97,7 +97,7 @@ def refresh(base: Base, records: list[Record]) -> list[dict[str, object]]:
 
 
 def _see_to(
-    base: Base, records: list[Record], failures: Sequence[live.Failure]
+    base: Base, records: list[Record], failures: Sequence[refreshing.Failure]
 ) -> list[dict[str, object]]:
     reasons = {failure.record.directory: str(failure.error) for failure in failures}
     try:

@@ -29,9 +29,9 @@ from pycor_hooks import (
     converge,
     instance,
     kernel,
-    live,
     overlay,
     record,
+    refreshing,
     registry,
     upkeep,
     watcher,
@@ -227,18 +227,18 @@ def test_overlay_that_went_away_is_no_failure(two: list[Container]) -> None:
     """An overlay that its container's stop takes down meanwhile is passed over, and forgotten."""
     before = [record_of(container) for container in two]
     two[0].stop()
-    assert live.refresh_records(before) == []
+    assert refreshing.refresh_records(before) == []
     assert not os.path.exists(two[0].directory)
 
 
 def test_overlay_that_is_being_taken_down_is_no_failure(two: list[Container]) -> None:
     """Between the unmount and the end of the record, whoever holds the lock is waited for."""
     before = record_of(two[0])
-    failures: list[live.Failure] = []
+    failures: list[refreshing.Failure] = []
     with registry.Lock(before.directory):
         kernel.umount(two[0].merged)
         refresher = threading.Thread(
-            target=lambda: failures.extend(live.refresh_records([before]))
+            target=lambda: failures.extend(refreshing.refresh_records([before]))
         )
         refresher.start()
         time.sleep(0.05)
@@ -254,8 +254,8 @@ def test_overlay_of_a_new_start_is_no_failure(two: list[Container]) -> None:
     before = record_of(two[0])
     before.monitor_start -= 1
     kernel.umount(two[0].merged)
-    assert live.refresh_records([before]) == []
-    assert len(live.refresh_records([record_of(two[0])])) == 1
+    assert refreshing.refresh_records([before]) == []
+    assert len(refreshing.refresh_records([record_of(two[0])])) == 1
 
 
 def test_base_that_cannot_be_looked_at(
@@ -313,7 +313,8 @@ def test_event_loop_is_not_held_up(two: list[Container], monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("limit", "value"), [("pycor_hooks.reconciler.SLICE", 1), ("pycor_hooks.live.LOOK_EVERY", 0.0)]
+    ("limit", "value"),
+    [("pycor_hooks.reconciler.SLICE", 1), ("pycor_hooks.refreshing.LOOK_EVERY", 0.0)],
 )
 def test_base_that_starts_during_a_refresh(
     two: list[Container], base: str, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
@@ -556,7 +557,7 @@ def test_records_are_read_once(two: list[Container], monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(record, "read", counted)
     records = Records([two[0].daemon])
     assert {found.name for found in records.scan()} == {"web1", "web2"}
-    assert live.refresh_records(records.scan()) == []
+    assert refreshing.refresh_records(records.scan()) == []
     records.scan()
     assert len(reads) == 2
     changed = record_of(two[0])

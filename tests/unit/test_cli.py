@@ -21,9 +21,9 @@ from pycor_hooks import (
     converge,
     generations,
     ledger,
-    live,
     profile,
     record,
+    refreshing,
     registry,
 )
 from pycor_hooks.commands.status import age, amount
@@ -304,7 +304,7 @@ def test_ages_and_amounts() -> None:
     assert [amount(n) for n in counts] == ["-", "0B", "999B", "1.0kB", "12kB", "1.2MB", "5000TB"]
 
 
-def refreshing(
+def pretending(
     monkeypatch: pytest.MonkeyPatch,
     running: str,
     failing: str,
@@ -317,14 +317,14 @@ def refreshing(
     refreshed: list[str] = []
     whole = Converged(0, {}, [])
 
-    def refresh(base: Base, records: Sequence[Record]) -> list[live.Failure] | None:
+    def refresh(base: Base, records: Sequence[Record]) -> list[refreshing.Failure] | None:
         if base.name == running:
             return None
         refreshed.extend(one.name for one in records if one.name != failing)
         gone = OSError(22, "Invalid argument", "/merged")
-        return [live.Failure(one, gone) for one in records if one.name == failing]
+        return [refreshing.Failure(one, gone) for one in records if one.name == failing]
 
-    monkeypatch.setattr(live, "refresh_while_stopped", refresh)
+    monkeypatch.setattr(refreshing, "refresh_while_stopped", refresh)
     monkeypatch.setattr(generations, "update", lambda _: ledger.Update(1, None))
     monkeypatch.setattr(converge, "converge", lambda one, *_: converged.get(one.name, whole))
     as_root(monkeypatch)
@@ -345,7 +345,7 @@ def refreshing(
 )
 def test_remount(words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """What was named is refreshed, each once, and told."""
-    refreshed = refreshing(monkeypatch, running="", failing="")
+    refreshed = pretending(monkeypatch, running="", failing="")
     result = call("remount", *words, "--format", "json")
     assert result.exit_code == 0
     assert sorted(refreshed) == expected
@@ -356,7 +356,7 @@ def test_remount(words: list[str], expected: list[str], monkeypatch: pytest.Monk
 
 def test_remount_while_base_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """While its base runs an overlay is left alone: pending, with the reason, and status 1."""
-    refreshed = refreshing(monkeypatch, running="db", failing="")
+    refreshed = pretending(monkeypatch, running="db", failing="")
     result = call("remount", "--all", "--format", "json")
     assert result.exit_code == 1
     assert sorted(refreshed) == ["web1", "web2"]
@@ -367,7 +367,7 @@ def test_remount_while_base_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_remount_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """One overlay that cannot be refreshed is told, the others are refreshed all the same."""
-    refreshed = refreshing(monkeypatch, running="", failing="web1")
+    refreshed = pretending(monkeypatch, running="", failing="web1")
     result = call("remount", "--all")
     assert result.exit_code == 1
     assert sorted(refreshed) == ["db1", "db2", "web2"]
@@ -377,7 +377,7 @@ def test_remount_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_remount_leaves_something_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     """A container that sees something of the old base still is told, with the way out."""
     left = Converged(3, {"etc/hosts": Reason.MOUNTED, "srv": Reason.DIRECTORY}, [0.1])
-    refreshing(monkeypatch, running="", failing="", web1=left, web2=Converged(9, {}, [0.1]))
+    pretending(monkeypatch, running="", failing="", web1=left, web2=Converged(9, {}, [0.1]))
     result = call("remount", "--base", "base", "--format", "json")
     assert result.exit_code == 1
     rows = {row["name"]: row for row in json.loads(result.stdout)}
@@ -388,7 +388,7 @@ def test_remount_leaves_something_stale(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_remount_without_a_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the manifest cannot be kept, that is told: what is stale is not known then."""
-    refreshing(monkeypatch, running="", failing="")
+    pretending(monkeypatch, running="", failing="")
 
     def update(_: Base) -> None:
         raise OSError(30, "Read-only file system", "/var/lib/pycor-hooks")
@@ -410,7 +410,7 @@ def test_remount_of_a_daemon_that_is_not_there(monkeypatch: pytest.MonkeyPatch) 
 
 def test_remount_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """A container or a base that has no overlay is named, and nothing is refreshed."""
-    refreshed = refreshing(monkeypatch, running="", failing="")
+    refreshed = pretending(monkeypatch, running="", failing="")
     assert "no live overlay of nope" in call("remount", "web1", "nope").stderr
     result = call("remount", "--base", "shop/base")
     assert result.exit_code == 1
