@@ -25,9 +25,9 @@ class BadProfileName(UsageError):
 
 
 class NothingNamed(UsageError):
-    """A command was called without saying for what."""
+    """A command was called without saying for what, or for some and for all."""
 
-    template = "nothing to do: name containers, or give --base NAME or --all"
+    template = "for which containers: name some, or give --base NAME, or --all by itself"
 
 
 class NotADaemon(UsageError):
@@ -56,14 +56,14 @@ class NeverEnds(PycorError):
 
     template = (
         "it was not done within {seconds} s, and goes on: a process of {name}, or a file system"
-        " that serves it, does not answer; restart {name}"
+        " that serves it, does not answer; restart container {name}"
     )
 
 
 class NotMounted(PycorError):
     """An overlay is recorded, and somebody unmounted it."""
 
-    template = "it is not mounted at {path} any more: restart {name}"
+    template = "it is not mounted at {path} any more: restart container {name}"
 
 
 class Unreachable(PycorError):

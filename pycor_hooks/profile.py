@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pycor_hooks import share
+from pycor_hooks.afterupdate import KEY as AFTER_UPDATE
 from pycor_hooks.host_errors import BadBaseName, BadProfileName
 from pycor_hooks.prefix import DEFAULT as DEFAULT_PREFIX
 
@@ -117,10 +118,12 @@ def is_ours(profile: Mapping[str, Any]) -> bool:
 
 
 def is_as_made(profile: Mapping[str, Any]) -> bool:
-    """Whether nothing was added to a profile of ours, so that it may be deleted."""
+    """Whether nothing foreign was added to a profile of ours, so that it may be deleted."""
     config = profile["config"]
     foreign = foreign_lines(config.get("raw.lxc", ""))
-    return set(config) <= {MARKER, "raw.lxc"} and not profile["devices"] and not foreign
+    return (
+        set(config) <= {MARKER, AFTER_UPDATE, "raw.lxc"} and not profile["devices"] and not foreign
+    )
 
 
 def foreign_lines(raw_lxc: str) -> list[str]:

@@ -26,17 +26,17 @@ class Reason(Enum):
     MOUNTED = (
         "mounted",
         "something is mounted on it in the container, which the cure would detach",
-        "unmount it there, then run pycor-hooks remount {name}; or restart {name}",
+        "unmount it there, then run pycor-hooks remount {name}; or restart container {name}",
     )
     DIRECTORY = (
         "directory",
         "the base has replaced or deleted this directory, and the container holds the old one",
-        "restart what works in it, then run pycor-hooks remount {name}; or restart {name}",
+        "restart what works in it, then pycor-hooks remount {name}; or restart container {name}",
     )
     BELOW = (
         "below",
         "the base has replaced a directory above it, and the container holds the old one",
-        "restart what works there, then run pycor-hooks remount {name}; or restart {name}",
+        "restart what works there, then pycor-hooks remount {name}; or restart container {name}",
     )
     NO_SPACE = (
         "no-space",
@@ -46,7 +46,7 @@ class Reason(Enum):
     READ_ONLY = (
         "read-only",
         "the file system of the container's upper is read-only",
-        "make it writable, then restart {name}",
+        "make it writable, then restart container {name}",
     )
     UNMAPPED = (
         "unmapped",
@@ -56,22 +56,22 @@ class Reason(Enum):
     NOT_PERMITTED = (
         "not-permitted",
         "the kernel forbids to unlink it; it may be immutable in the base (lsattr)",
-        "restart {name}",
+        "restart container {name}",
     )
     NOT_FROZEN = (
         "not-frozen",
         "the container's processes could not be frozen for the cure",
-        "run pycor-hooks remount {name} when it is less busy; or restart {name}",
+        "run pycor-hooks remount {name} when it is less busy; or restart container {name}",
     )
     TOO_SLOW = (
         "too-slow",
         "the cure could not be done without freezing the container for too long",
-        "run pycor-hooks remount {name} when the host is less busy; or restart {name}",
+        "run pycor-hooks remount {name} when the host is less busy; or restart container {name}",
     )
     TOO_MUCH = (
         "too-much",
         "the container's processes hold too much, or a directory too many names, to be compared",
-        "restart or remove that, then run pycor-hooks remount {name}; or restart {name}",
+        "restart or remove that, then run pycor-hooks remount {name}; or restart container {name}",
     )
     IN_USE = (
         "in-use",
@@ -81,7 +81,7 @@ class Reason(Enum):
     REPORTED = (
         "reported",
         "the container is to be told of it only (user.pycor.after-update=report)",
-        "run pycor-hooks remount {name}; or restart {name}",
+        "run pycor-hooks remount {name}; or restart container {name}",
     )
     PENDING = (
         "pending",
@@ -91,12 +91,12 @@ class Reason(Enum):
     REPLACED = (
         "replaced",
         "the whole tree of the base was replaced or re-owned, and the container holds the old one",
-        "restart {name}",
+        "restart container {name}",
     )
     FAILED = (
         "failed",
         "it could not be unlinked",
-        "restart {name}",
+        "restart container {name}",
     )
 
     @property

@@ -134,7 +134,7 @@ def _files(runner: Runner) -> dict[str, int]:
 def _remedy(ways: Collection[Way], record: Record) -> str:
     name = name_of(record)
     if Way.CONTAINER in ways:
-        return f"restart {name}"
+        return f"restart container {name}"
     if Way.NONE in ways and len(ways) == 1:
         return f"run pycor-hooks remount {name}, then pycor-hooks restart {name}"
     return f"run pycor-hooks restart {name}"

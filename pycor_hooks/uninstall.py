@@ -21,7 +21,7 @@ from pycor_hooks import (
     takedown,
     tree,
 )
-from pycor_hooks.bases import DELETE
+from pycor_hooks.bases import AUTOSTART, DELETE, PROTECTION
 from pycor_hooks.client import Connection
 from pycor_hooks.host_errors import InUse
 from pycor_hooks.install import LOCK, alone_in
@@ -84,7 +84,8 @@ def check_unused(connections: Sequence[Connection]) -> None:
     if users:
         raise InUse(
             users=f"{', '.join(users)} use a profile of pycor-hooks",
-            remedy="delete these containers, or take the profile off them",
+            remedy="take what you need out of these containers and delete them: without the hooks"
+            " they have no system to boot",
         )
 
 
@@ -144,11 +145,12 @@ def still_protected(connection: Connection, found: dict[str, Any]) -> Iterator[s
     project, _, name = text.rpartition("/")
     owner = connection.in_project(project or connection.project)
     base = owner.find("instances", name) if name else None
-    if base and base["config"].get(DELETE) == "true":
-        yield (
-            f"{owner.label}: base {name} stays protected; to undo: "
-            f"{owner.command} config unset {name} {DELETE}{owner.flag}"
-        )
+    for key, what in ((DELETE, "stays protected"), (AUTOSTART, "is not started at boot")):
+        if base and base["config"].get(key) == PROTECTION[key]:
+            yield (
+                f"{owner.label}: base {name} {what}; to undo: "
+                f"{owner.command} config unset {name} {key}{owner.flag}"
+            )
 
 
 def remove_images(connection: Connection) -> Iterator[str]:

@@ -36,7 +36,11 @@ STYLES = {layerdiff.ADDED: "green", layerdiff.MODIFIED: "yellow", layerdiff.DELE
 @click.option("--masking", "only_masking", is_flag=True, help="Only what hides a newer base file.")
 @click.option("--drop", is_flag=True, help="Give these paths, and what is below, to the base.")
 @click.option("--yes", is_flag=True, help="With --drop: lose what is shown.")
-@click.option("--base", metavar="[PROJECT/]NAME", help="Of a stopped container.")
+@click.option(
+    "--base",
+    metavar="[PROJECT/]NAME",
+    help="The base of a stopped container.  [default: the one that its profiles name]",
+)
 @options.list_format
 @options.daemons
 @options.debug
@@ -55,7 +59,7 @@ def diff_command(  # noqa: PLR0913 - an argument per option
 
     A: added, M: modified, D: deleted, as a comparison with the base would find it.
     With --masking only what now hides a file of the base that is newer, so that an update of the
-    base does not arrive; exit status 1 if there is any.
+    base does not arrive; exit status 1 if there is any. Without it, differences are no fault: 0.
     With --drop the paths are given back to the base, in a running container too: what it has of
     its own there is shown, and is lost once --yes is given.
 

@@ -38,8 +38,8 @@ def doctor_command(  # noqa: PLR0913 - an argument per option
 ) -> int:
     """Look for what could be wrong, and say what to do.
 
-    One line per check: ok, warn (works, but) or FAIL. What it says of the kernel, of the hooks
-    and of the next start of each container it has tried, in a place that it cleans up.
+    One line per check: ok, warn (works, but) or FAIL. The kernel, the hooks and the next start of
+    each container are really tried, in a scratch directory that is removed.
     With NAME: that container from top to bottom, and what its next start would do.
     Works as far as it can while a daemon is down. Exit status 1 if one check is FAIL.
 

@@ -12,7 +12,7 @@ import click
 from pycor_hooks import impact, manifest, output, plan, registry, whereabouts
 from pycor_hooks.commands import options
 from pycor_hooks.errors import PycorError, printable
-from pycor_hooks.host_errors import NoManifest
+from pycor_hooks.host_errors import NotFound
 from pycor_hooks.instance import Instance
 from pycor_hooks.output import Column
 from pycor_hooks.plan import Base, by_base, label
@@ -36,9 +36,9 @@ def impact_command(base: str | None, style: str, directories: tuple[str, ...]) -
     """Show what the stop of a base would bring.
 
     What has changed in it so far, by package, and which units of which containers use the old
-    files: they see the new ones for each new start once the base has stopped, and run the old
-    ones until they are restarted. Nothing is changed by this.
-    Exit status 1 if one base could not be told about.
+    files. Once the base has stopped, what is started anew uses the new files, and what runs keeps
+    the old ones until it is restarted. Nothing is changed by this.
+    Exit status 1 if a base could not be looked at.
 
     \b
     Examples:
@@ -74,7 +74,7 @@ def _bases(base: str | None, directories: Sequence[str]) -> dict[Base, list[Reco
     named = [Base(daemon, project, name) for daemon in sorted(daemons)]
     found = {of: used.get(of, []) for of in named if of in used or _is_there(of)}
     if not found:
-        raise NoManifest(base=base, reason="does not exist")
+        raise NotFound(name=base, directories=", ".join(sorted(daemons)) or "any daemon")
     return found
 
 

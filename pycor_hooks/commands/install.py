@@ -30,14 +30,16 @@ def install_command(
 ) -> None:
     """Install hooks, profile, image and the watcher's unit.
 
-    Profile and image are made in the default project of each daemon.
-    Run twice it changes nothing; run from a newer version it upgrades.
+    Profile and image are made in the default project of each daemon. The base is protected from
+    being deleted, and no longer started at boot. The unit watches the daemons that are named
+    here, or all where none is.
+    Run twice it changes nothing; run from a newer version, with the same options, it upgrades.
     Containers may run and start meanwhile.
 
     \b
     Examples:
       pycor-hooks install
-      pycor-hooks install --base debian --prefix /opt/pycor-hooks
+      pycor-hooks install --base debian --prefix /srv/pycor-hooks
       pycor-hooks install --daemon /srv/lxd --no-systemd
     """  # noqa: D301 - click wants the character
     options.need_root("install")
@@ -59,8 +61,9 @@ def install_command(
 def uninstall_command(prefix: str, directories: tuple[str, ...]) -> None:
     """Remove what install and profile made.
 
-    Refused, with their names, while containers use one of the profiles or overlays are live.
-    Bases and containers stay as they are.
+    Refused, with their names, while containers use one of the profiles or overlays are live, or
+    a daemon does not answer.
+    Bases and containers stay as they are, and so does a profile with settings of your own.
 
     \b
     Example:

@@ -12,13 +12,14 @@ from pycor_hooks import prefix as prefixes
 from pycor_hooks import profile, provision, tree, whereabouts
 from pycor_hooks.client import Connection
 from pycor_hooks.commands import options
-from pycor_hooks.host_errors import NoBase, NoHooks
-from pycor_hooks.output import tell
+from pycor_hooks.host_errors import NoBase, NoHooks, Unreachable
+from pycor_hooks.output import Note, tell
 from pycor_hooks.sockets import find_daemons
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pycor_hooks.errors import PycorError
     from pycor_hooks.sockets import Daemon
 
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 @click.option(
     "--name",
     metavar="NAME",
-    help="Of profile and image.  [default: overlay for the base named base, else overlay-BASE]",
+    help="The name of profile and image.  "
+    "[default: overlay for the base named base, else overlay-BASE]",
 )
 @click.option(
     "--project",
@@ -61,7 +63,7 @@ def profile_command(  # noqa: PLR0913 - an argument per option
 
     The image is empty but for the base's templates, and brings the profile along, so that
     `lxc launch overlay web1` is all. The base is protected from being deleted, and no longer
-    started at boot. Run it again when the base has another image's metadata.
+    started at boot. Run it again when the base was made anew from another image.
 
     \b
     Examples:
@@ -79,12 +81,13 @@ def profile_command(  # noqa: PLR0913 - an argument per option
     daemons = options.found_daemons(directories)
     if not os.path.exists(os.path.join(prefixes.check(prefix), tree.LINK)):
         raise NoHooks(prefix=prefix)
-    _ensure(provision.Wish(name=name, base=base, prefix=prefix), project, daemons)
+    wish = provision.Wish(name=name, base=base, prefix=prefix)
+    _ensure(wish, project, daemons, named=options.named(directories) is not None)
 
 
-def _ensure(wish: provision.Wish, project: str, daemons: Sequence[Daemon]) -> None:
-    """Make it in each daemon; the base may be missing in some of them, but not in all."""
-    missing = None
+def _ensure(wish: provision.Wish, project: str, daemons: Sequence[Daemon], *, named: bool) -> None:
+    """Make it in each daemon; some may lack the base, or be down where none was ``named``."""
+    missing: PycorError | None = None
     served = False
     for daemon in daemons:
         try:
@@ -92,6 +95,12 @@ def _ensure(wish: provision.Wish, project: str, daemons: Sequence[Daemon]) -> No
                 done = tell(provision.ensure(connection, wish))
         except NoBase as error:
             missing = error
+            continue
+        except Unreachable as error:
+            if named:
+                raise
+            missing = missing or error
+            tell([Note(f"skipped: {error}")])
             continue
         served = True
         if not done:

@@ -41,7 +41,11 @@ KEYS = ("daemon", "project", "name", "base", "result", "reason")
 
 @click.command("remount")
 @options.containers
-@click.option("--base", metavar="[PROJECT/]NAME", help="All overlays of this base.")
+@click.option(
+    "--base",
+    metavar="[PROJECT/]NAME",
+    help="All overlays of this base, which is in project default unless another is given.",
+)
 @click.option("--all", "everything", is_flag=True, help="All overlays.")
 @options.list_format
 @options.daemons
@@ -58,8 +62,13 @@ def remount_command(
 
     Their containers then see the base as it is now. Needed only after changes that the daemon
     does not announce (incus file push into a stopped base), or where no watcher runs.
-    While the base runs, nothing is refreshed: it is pending until the base stops.
-    Exit status 1 if one was not refreshed, or sees something of the old base still.
+    \b
+    Results:
+      refreshed
+      stale    refreshed, and something could not be cured: see the reason
+      pending  not now: the base runs, or the container ended meanwhile, or its daemon is down
+      failed
+    Exit status 1 if one is not refreshed.
 
     \b
     Examples:
@@ -67,7 +76,7 @@ def remount_command(
       pycor-hooks remount --base debian
       pycor-hooks remount --all
     """  # noqa: D301 - click wants the character
-    if not (names or base or everything):
+    if everything == bool(names or base):
         raise NothingNamed
     options.need_root("remount")
     daemons = options.looked_at(directories)

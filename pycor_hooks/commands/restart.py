@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 @click.command("restart")
 @options.containers
-@click.option("--base", metavar="[PROJECT/]NAME", help="All containers on this base.")
+@click.option(
+    "--base",
+    metavar="[PROJECT/]NAME",
+    help="All containers on this base, which is in project default unless another is given.",
+)
 @click.option("--dry-run", "dry", is_flag=True, help="Only say what would be done.")
 @click.option(
     "--serial",
@@ -47,11 +51,13 @@ def restart_command(
 ) -> int:
     """Restart the units that still run replaced or deleted code, as `stale` shows them.
 
-    systemd itself is made to execute itself anew. What cannot be restarted blindly (dbus, logind,
-    getty, sessions, what has no unit, a container without systemd) is named, and comes to the new
+    systemd itself is re-executed (systemctl daemon-reexec). What needrestart leaves alone by
+    default (dbus, logind, gettys, display managers, networks, VPNs, docker, libvirt and the like),
+    sessions, what has no unit, and a container without systemd are named: they come to the new
     code when the container is restarted. One container after the other, or --serial at a time;
-    when a unit of one fails that did not before, no further one is begun.
-    In the end it shows what is stale still. Exit status 0 if nothing is.
+    if a unit fails that was well before, no further container is begun.
+    In the end it shows what is stale still. Exit status 0 if nothing is, 1 also where only a
+    restart of the container is left, or with --dry-run where there is something to do.
 
     \b
     Examples:

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 @click.command("stale")
 @options.containers
-@click.option("--base", metavar="[PROJECT/]NAME", help="All containers on this base.")
+@click.option(
+    "--base",
+    metavar="[PROJECT/]NAME",
+    help="All containers on this base, which is in project default unless another is given.",
+)
 @click.option("--paths", is_flag=True, help="In the table, a line for every file.")
 @options.list_format
 @options.daemons
@@ -44,9 +48,9 @@ def stale_command(
     container would name it (but for modules that a script has loaded); and for each path that
     could not be cured, with the reason.
     JSON, CSV and YAML have the same keys for both: "reason" is null for the first kind, and
-    "unit", "pid" and "command" are for the second. "files" is a list always, "since" when the
-    update came that did it, and "generation" its number, both null where the container has done
-    it by itself, or it was too long ago. It works with the daemon down, but for one that keeps its
+    "unit", "pid" and "command" are for the second. "files" is a list always; "since" and
+    "generation" say which update did it, and are null where the container replaced the file by
+    itself, or it was too long ago. It works with the daemon down, but for one that keeps its
     volumes to itself (the snap's): then what was noted before is shown, and the rest named.
     Exit status 0 if nothing is stale, 1 if something is, or cannot be looked at.
 

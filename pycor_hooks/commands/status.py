@@ -40,11 +40,14 @@ def status_command(
     \b
     States:
       mounted   all is well
-      detached  the base was replaced or re-owned: restart the container
-      orphaned  the container is gone: the watcher, or watch --once, takes it down
+      detached  the base was deleted, replaced or re-owned: restart the container, once the base
+                is there
+      orphaned  the container has ended: the watcher, or watch --once, takes it down
       missing   recorded, but not mounted: restart the container
       unrecorded  mounted, but its record is lost: the watcher, or watch --once, makes it anew
-    Exit status 1 if one is not mounted.
+    GENERATION is that of the base which the container has come to; "1 of 2" where something of
+    an older one is in use still: see stale.
+    Exit status 1 if one is not mounted, or a size could not be measured.
 
     \b
     Examples:

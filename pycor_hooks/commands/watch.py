@@ -17,8 +17,9 @@ from pycor_hooks.commands import options
 def watch_command(context: click.Context, directories: tuple[str, ...], *, once: bool) -> int:
     """Refresh overlays when their base stops.
 
-    Follows all daemons of the host until SIGTERM; SIGHUP looks at everything at once.
-    It is what the systemd unit runs. With --once, exit status 1 if something could not be done.
+    Follows all daemons of the host, or those named, until SIGTERM; SIGHUP looks at everything at
+    once. It is what the systemd unit runs. With --once, exit status 1 if something could not be
+    done.
 
     \b
     Examples:

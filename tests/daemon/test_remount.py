@@ -30,7 +30,8 @@ FORMS: list[tuple[tuple[str, ...], list[str]]] = [
 NONE: list[tuple[tuple[str, ...], int, str]] = [
     (("web1", "nobody"), 1, "no live overlay of nobody: names are NAME or PROJECT/NAME"),
     (("--base", "blue/base"), 1, "no live overlay of blue/base"),
-    ((), 2, "nothing to do: name containers, or give --base NAME or --all"),
+    ((), 2, "for which containers: name some, or give --base NAME, or --all by itself"),
+    (("web1", "--all"), 2, "for which containers: name some"),
 ]
 
 
@@ -98,7 +99,7 @@ def test_what_containers_see(overlays: Overlays) -> None:
     overlays.base.wait("Stopped")
 
     kernel.umount(web2.merged, kernel.MNT_DETACH)
-    reason = f"it is not mounted at {web2.merged} any more: restart web2"
+    reason = f"it is not mounted at {web2.merged} any more: restart container web2"
     assert _remount(overlays, "--all") == (
         1,
         {"web1": ("refreshed", None), "web2": ("failed", reason)},

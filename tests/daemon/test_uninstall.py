@@ -53,7 +53,8 @@ def test_uninstall_refuses(overlays: Overlays) -> None:
     web2 = client.in_project("blue").init("overlay", "web2")
     assert _refusal(overlays) == (
         f"pycor-hooks: not uninstalled: blue/web2 {where}, web1 {where} use a profile of "
-        "pycor-hooks; delete these containers, or take the profile off them\n"
+        "pycor-hooks; take what you need out of these containers and delete them: without the"
+        " hooks they have no system to boot\n"
     )
     web2.delete()
     client("profile", "remove", web1.name, "overlay")

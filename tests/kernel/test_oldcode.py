@@ -215,7 +215,7 @@ def test_script_that_the_base_replaced(packaged: str, of: Base, web: Container) 
             assert scripts(of, meanwhile) == [f"/{SCRIPT}"]
         (row,) = stalerows.rows(stalerows.look(of, [found]))
         assert (row["files"], row["generation"]) == ([f"/{SCRIPT}"], 2)
-        assert row["remedy"] == "restart web1"
+        assert row["remedy"] == "restart container web1"
         with running(of):
             assert scripts(of, found) == [f"/{SCRIPT}"]
     with interpreting(web) as found:

@@ -381,7 +381,7 @@ def test_one_that_never_ends_holds_up_no_other(
     reconciling(scenario)
     said = [entry.getMessage() for entry in caplog.records if entry.levelno == logging.ERROR]
     assert [text.split(":")[0] for text in said] == ["web1"]
-    assert "does not answer; restart web1" in said[0]
+    assert "does not answer; restart container web1" in said[0]
     assert record_of(two[0]).converged == record_of(two[1]).converged == 1
 
 

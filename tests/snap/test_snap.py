@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -20,8 +21,10 @@ from lab.overlays import COMMAND, Overlays
 from lab.wait import until
 from lab.watcher import Watcher
 from pycor_hooks import journal, mountinfo, profile, sockets
+from pycor_hooks.doctor import profiles
 from pycor_hooks.doctor.check import FAIL
 from tests.daemon.converging import hold, wait_converged
+from tests.daemon.findings import faults, theme
 from tests.daemon.test_kill import kill_monitor
 from tests.daemon.test_privileges import allowed, granted, text_of
 
@@ -131,6 +134,18 @@ def test_with_no_option(snap: SnapDaemon) -> None:
     found = json.loads(run("doctor", "--prefix", snap.prefix, "--format=json").stdout)
     failures = {row["name"]: row for row in found if row["state"] == FAIL}
     assert failures.keys() <= {"watcher"}, failures
+
+
+def test_hooks_of_the_ordinary_form(overlays: Overlays, snap: SnapDaemon) -> None:
+    """A profile whose hooks would run in the snap is named by doctor, and its remedy mends it."""
+    ordinary = profile.body(prefix=snap.prefix, base="base", apart=False)["config"]["raw.lxc"]
+    overlays.client("profile", "set", overlays.image, "raw.lxc", ordinary)
+    subject = f"{snap.directory} {overlays.image}"
+    found = faults(theme(overlays, profiles.check))["profile", subject]
+    assert (found.state, "this daemon has for itself" in found.cause) == (FAIL, True)
+    overlays.pycor_hooks(*shlex.split(found.remedy)[2:])
+    assert ("profile", subject) not in faults(theme(overlays, profiles.check))
+    overlays.launch("web1")
 
 
 @pytest.mark.updates_base

@@ -30,6 +30,7 @@ from pycor_hooks.commands.status import age, amount
 from pycor_hooks.converge import Result as Converged
 from pycor_hooks.errors import PycorError
 from pycor_hooks.prefix import DEFAULT as DEFAULT_PREFIX
+from pycor_hooks.sockets import Daemon
 from pycor_hooks.staleness import Reason
 from tests.unit.fake_api import FakeApi, instance
 from tests.unit.test_status import recorded
@@ -453,6 +454,24 @@ def test_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         result = call(*words, "--base", "nope")
         assert result.exit_code == 1
         assert "no instance default/nope" in result.stderr
+
+
+def test_profile_where_one_daemon_is_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is skipped, with a note, unless it was named; the others are served."""
+    monkeypatch.setattr("pycor_hooks.prefix.check", lambda path, **_: path)
+    (tmp_path / "hooks").mkdir()
+    down = Daemon("lxd", str(tmp_path / "down"))
+    with FakeApi(str(tmp_path / "incus"), "incus") as incus:
+        incus.default.instances["base"] = instance()
+        found = [down, incus.daemon]
+        monkeypatch.setattr("pycor_hooks.commands.options.find_daemons", lambda _: found)
+        words = ["profile", "--prefix", str(tmp_path)]
+        named = call(*words, "--daemon", down.directory)
+        assert (named.exit_code, list(incus.default.profiles)) == (1, ["default"])
+        result = call(*words)
+        assert (result.exit_code, "overlay" in incus.default.profiles) == (0, True)
+        assert f"note: skipped: lxd at {down.directory} does not answer" in result.stderr
+    assert call(*words).exit_code == 1
 
 
 def test_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pycor_hooks import image, profile, share
+from pycor_hooks import afterupdate, image, profile, share
 from pycor_hooks.host_errors import BadBaseName, BadProfileName
 
 RAW_LXC = """\
@@ -84,6 +84,7 @@ def test_own_lines_survive_an_update() -> None:
     ("config", "devices", "as_made"),
     [
         ({}, {}, True),
+        ({afterupdate.KEY: "restart"}, {}, True),
         ({"limits.cpu": "2"}, {}, False),
         ({}, {"eth1": {"type": "nic"}}, False),
         ({"raw.lxc": RAW_LXC + "lxc.cap.drop = sys_time\n"}, {}, False),

@@ -69,8 +69,8 @@ def test_processes_without_a_unit() -> None:
     )
     assert [(row["unit"], row["pid"], row["remedy"]) for row in found] == [
         ("a.service", 9, "run pycor-hooks restart web1"),
-        (None, 10, "restart web1"),
-        (None, 11, "restart web1"),
+        (None, 10, "restart container web1"),
+        (None, 11, "restart container web1"),
     ]
 
 
