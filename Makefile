@@ -10,8 +10,9 @@
 #   make install     pycor-hooks on this host (make uninstall takes it away)
 #   make clean       what the targets above left in the clone
 #
-# On a bare Debian 12 they install what is missing. Root is needed for that, and for containers:
-# run them as root, or have sudo. TESTS= and ARGS= go to pytest: make test TESTS=tests/unit ARGS=-x
+# On a bare Debian 12 all but install put in place what is missing. Root is needed for that, and for
+# containers: run them as root, or have sudo. TESTS= and ARGS= go to pytest (make test
+# TESTS=tests/unit ARGS=-x), or ARGS= to pycor-hooks install (make install ARGS="--base debian").
 
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -75,12 +76,12 @@ install:
 	$(SUDO) /usr/bin/python3 -m venv $(COMMAND_DIR)
 	$(SUDO) $(COMMAND_DIR)/bin/python -m pip install --quiet --upgrade .
 	$(SUDO) ln -sfn $(COMMAND_DIR)/bin/pycor-hooks /usr/local/bin/pycor-hooks
-	$(SUDO) $(COMMAND_DIR)/bin/pycor-hooks install
+	$(SUDO) $(COMMAND_DIR)/bin/pycor-hooks install $(ARGS)
 
 uninstall:
 	@$(NEED_ROOT)
 	$(SUDO) $(COMMAND_DIR)/bin/pycor-hooks uninstall
-	$(SUDO) rm -rf $(COMMAND_DIR) /usr/local/bin/pycor-hooks
+	$(SUDO) rm -rf --one-file-system $(COMMAND_DIR) /usr/local/bin/pycor-hooks
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
