@@ -83,4 +83,4 @@ def _version(path: str) -> str:
 
 
 def _anew(path: str) -> str:
-    return f"pycor-hooks install --prefix {path}"
+    return f"pycor-hooks install --prefix {path} (and the --base, --daemon that it had)"
