@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pycor_hooks import instance, kernel, overlay, plan, record, registry, takedown
-from pycor_hooks.errors import PycorError
+from pycor_hooks.errors import PycorError, StillHeld
 from pycor_hooks.host_errors import NotMounted
 from pycor_hooks.live import LOCK_TIMEOUT
 
@@ -81,46 +81,51 @@ def refresh_records(records: Iterable[Record]) -> list[Failure]:
     """Refresh overlays, and note the time in their state files.
 
     This is the loop that has to be lean: one mount(2) and one utimensat(2) for each.
-    An overlay that its container's stop took down meanwhile is no failure.
+    An overlay that its container's start is about to mount is waited for, and one that its stop
+    took down meanwhile is no failure.
 
     Returns:
         Those which could not be refreshed.
     """
     failures = []
     for found in records:
-        directory = _parent(found.daemon) + found.key
         try:
-            overlay.refresh(f"{directory}/merged")
-            os.utime(f"{directory}/state")
+            _refresh(_parent(found.daemon) + found.key)
         except OSError as error:
             try:
-                if not _replaced(found):
-                    failures.append(Failure(found, _explained(found, error)))
-            except (OSError, PycorError):
-                failures.append(Failure(found, error))
+                _refresh_locked(found)
+            except (OSError, PycorError) as again:
+                failures.append(Failure(found, error if isinstance(again, StillHeld) else again))
     return failures
 
 
-def _explained(found: Record, error: OSError) -> Exception:
-    """What the kernel's answer means here (mount(2): EINVAL where nothing is mounted)."""
-    if error.errno == errno.EINVAL and not kernel.is_mount_root(found.merged):
-        return NotMounted(path=found.merged, name=plan.name_of(found))
-    return error
+def _refresh(directory: str) -> None:
+    overlay.refresh(f"{directory}/merged")
+    os.utime(f"{directory}/state")
+
+
+def _refresh_locked(found: Record) -> None:
+    """Refresh it once whoever is at it is done, if it is this start's overlay still.
+
+    Raises:
+        StillHeld: somebody holds the lock of this overlay for long.
+        NotMounted: it is there, and not mounted.
+        OSError: it cannot be refreshed.
+    """
+    if not kernel.exists(found.state_path):
+        return
+    with registry.Lock(found.directory, timeout=LOCK_TIMEOUT):
+        if takedown.again(found) is None:
+            return
+        try:
+            _refresh(found.directory)
+        except OSError as error:
+            if error.errno == errno.EINVAL and not kernel.is_mount_root(found.merged):
+                raise NotMounted(path=found.merged, name=plan.name_of(found)) from None
+            raise
 
 
 @lru_cache
 def _parent(daemon: str) -> str:
     """The directory of a daemon's overlays, with its slash: escaping it each time is dear."""
     return record.directory_of(daemon, "")
-
-
-def _replaced(old: Record) -> bool:
-    """Tell whether this start's overlay was taken down, once whoever is at it is done.
-
-    Raises:
-        StillHeld: somebody holds the lock of this overlay.
-    """
-    if not kernel.exists(old.state_path):
-        return True
-    with registry.Lock(old.directory, timeout=LOCK_TIMEOUT):
-        return takedown.again(old) is None

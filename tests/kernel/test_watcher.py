@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -247,6 +248,33 @@ def test_overlay_that_is_being_taken_down_is_no_failure(two: list[Container]) ->
     refresher.join()
     assert failures == []
     assert not os.path.exists(before.directory)
+
+
+def test_overlay_that_is_about_to_be_mounted_is_waited_for(
+    two: list[Container], base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded and not mounted yet, as in the midst of a start: it is refreshed in the end."""
+    before = record_of(two[0])
+    sees = upgrade(base, two[0])
+    refresh, tried = overlay.refresh, threading.Event()
+
+    def and_tell(merged: str) -> None:
+        try:
+            refresh(merged)
+        finally:
+            tried.set()
+
+    monkeypatch.setattr(overlay, "refresh", and_tell)
+    with ThreadPoolExecutor(1) as pool:
+        with registry.Lock(before.directory):
+            mounted = kernel.open_tree_clone(before.merged)
+            kernel.umount(before.merged, kernel.MNT_DETACH)
+            failures = pool.submit(refreshing.refresh_records, [before])
+            assert tried.wait(timeout=10)
+            kernel.move_mount(mounted, before.merged)
+            os.close(mounted)
+        assert failures.result() == []
+    assert sees()
 
 
 def test_overlay_of_a_new_start_is_no_failure(two: list[Container]) -> None:

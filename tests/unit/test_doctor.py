@@ -391,7 +391,10 @@ def test_hooks_of_another_version(
         file.write("\n")
     one = install.check_version(path, tag)
     assert (one.state, "is not what was installed" in one.cause) == ("FAIL", True)
-    assert one.remedy == f"run pycor-hooks install --prefix {path} (and the --base, --daemon that it had)"
+    assert (
+        one.remedy
+        == f"run pycor-hooks install --prefix {path} (and the --base, --daemon that it had)"
+    )
     assert not intact.is_intact(str(version), tag, os.geteuid())
 
 
