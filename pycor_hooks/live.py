@@ -52,7 +52,7 @@ class Records:
     def __init__(self, daemons: list[str] | None = None) -> None:
         self._daemons = daemons
         self._known: dict[str, tuple[_Mark, Record]] = {}
-        self._parents: dict[str, _Mark] = {}
+        self._parents: dict[str, _Mark] | None = None  # None: look again in any case
         self.incomplete = True
 
     def recover(self) -> list[Finding]:
@@ -62,7 +62,7 @@ class Records:
 
     def scan(self) -> list[Record]:
         """Return the records as they are now; one that is being made or removed is left out."""
-        self._parents = _parents()
+        parents: dict[str, _Mark] | None = _parents()
         known = {}
         for directory in registry.directories(self._daemons):
             try:
@@ -75,9 +75,10 @@ class Records:
                 continue
             except (FileNotFoundError, BadState):
                 self.incomplete = True
+                parents = None  # what is there when it is sound tells nothing above it
         vanished = [old for path, (_, old) in self._known.items() if path not in known]
         self.incomplete |= not all(takedown.gone(old) for old in vanished)
-        self._known = known
+        self._known, self._parents = known, parents
         return self._records()
 
     def glance(self) -> list[Record]:

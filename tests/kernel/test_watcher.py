@@ -224,6 +224,16 @@ def test_one_failure_does_not_stop_the_rest(
     assert said.getMessage().startswith("web1: ")
 
 
+def test_record_that_was_being_written_is_seen_at_the_next_glance(two: list[Container]) -> None:
+    """A start that was looked at between its directory and its record is not forgotten."""
+    records = Records([two[0].daemon])
+    late = record_of(two[1])
+    os.rename(late.state_path, f"{late.directory}/.late")
+    assert [one.name for one in records.scan()] == [two[0].name]
+    os.rename(f"{late.directory}/.late", late.state_path)
+    assert {one.name for one in records.glance()} == {two[0].name, two[1].name}
+
+
 def test_overlay_that_went_away_is_no_failure(two: list[Container]) -> None:
     """An overlay that its container's stop takes down meanwhile is passed over, and forgotten."""
     before = [record_of(container) for container in two]
