@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from pycor_hooks import (
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 LOCK_TIMEOUT = 0.5
 _Mark: TypeAlias = tuple[int, int]  # inode, and time of the last change in ns
+_TICK = 20_000_000
+"""Nanoseconds in which two changes of a directory may have one time, and then some."""
 
 
 class BaseState(NamedTuple):
@@ -51,7 +54,7 @@ class Records:
 
     def __init__(self, daemons: list[str] | None = None) -> None:
         self._daemons = daemons
-        self._known: dict[str, tuple[_Mark, Record]] = {}
+        self._known: dict[str, tuple[int, Record]] = {}
         self._parents: dict[str, _Mark] | None = None  # None: look again in any case
         self.incomplete = True
 
@@ -62,14 +65,15 @@ class Records:
 
     def scan(self) -> list[Record]:
         """Return the records as they are now; one that is being made or removed is left out."""
-        parents: dict[str, _Mark] | None = _parents()
+        found = _parents()
+        parents = found if all(map(_is_past, found.values())) else None
         known = {}
         for directory in registry.directories(self._daemons):
             try:
-                mark = _mark(directory)
+                inode = os.stat(f"{directory}/state").st_ino  # replaced by rename, on a tmpfs
                 before = self._known.get(directory)
-                if before is None or before[0] != mark:
-                    before = mark, record.read(directory)
+                if before is None or before[0] != inode:
+                    before = inode, record.read(directory)
                 known[directory] = before
             except NotADirectoryError:
                 continue
@@ -163,9 +167,11 @@ def _parents() -> dict[str, _Mark]:
 
 
 def _mark(directory: str) -> _Mark:
-    """What changes when something in a directory is made, removed or replaced.
-
-    A state file is replaced, by rename; a refresh leaves its directory alone.
-    """
+    """What changes when something in a directory is made or removed."""
     status = os.stat(directory)
     return status.st_ino, status.st_mtime_ns
+
+
+def _is_past(mark: _Mark) -> bool:
+    """Whether any later change has another time."""
+    return time.time_ns() - mark[1] > _TICK

@@ -30,6 +30,7 @@ from pycor_hooks import (
     converge,
     instance,
     kernel,
+    live,
     overlay,
     record,
     refreshing,
@@ -231,6 +232,20 @@ def test_record_that_was_being_written_is_seen_at_the_next_glance(two: list[Cont
     os.rename(late.state_path, f"{late.directory}/.late")
     assert [one.name for one in records.scan()] == [two[0].name]
     os.rename(f"{late.directory}/.late", late.state_path)
+    assert {one.name for one in records.glance()} == {two[0].name, two[1].name}
+
+
+def test_changes_within_a_tick_of_the_clock_are_seen(two: list[Container]) -> None:
+    """A record that came with the look, and gave its directory no other time, is not forgotten."""
+    records = Records([two[0].daemon])
+    late, aside = two[1].directory, f"{record.RUN}/.aside"
+    os.rename(late, aside)
+    parents = (record.RUN, os.path.dirname(late))
+    times = [os.stat(path).st_mtime_ns for path in parents]
+    assert [one.name for one in records.scan()] == [two[0].name]
+    os.rename(aside, late)
+    for path, time_ns in zip(parents, times, strict=True):
+        os.utime(path, ns=(time_ns, time_ns))
     assert {one.name for one in records.glance()} == {two[0].name, two[1].name}
 
 
@@ -614,6 +629,8 @@ def test_glance(two: list[Container], monkeypatch: pytest.MonkeyPatch) -> None:
     assert [found.name for found in records.glance()] == ["web1"]
     two[1].start()
     assert [found.name for found in records.glance()] == ["web1", "web2"]
+    monkeypatch.setattr(live, "_TICK", 0)
+    records.scan()
     monkeypatch.delattr(registry, "directories")
     assert [found.name for found in records.glance()] == ["web1", "web2"]
 
