@@ -61,6 +61,7 @@ class Upkeep:
         self._curing = asyncio.Semaphore(os.cpu_count() or 1)
         self._told: dict[Base, dict[str, str]] = {}
         self._delays: dict[Base, float] = {}
+        self._alarms: dict[Base, asyncio.TimerHandle] = {}
         self._choices: dict[Base, Choices] = {}
         self._restarts = Restarts(group)
         self._unending: dict[str, asyncio.Future[Result | None]] = {}
@@ -132,7 +133,7 @@ class Upkeep:
 
         done = await asyncio.gather(*(self._converge(found, one, again) for found in overlays))
         self._restarts.begin(base)
-        self._later(base) if again else self._delays.pop(base, None)
+        self._see_to_it_again(base, soon=bool(again))
         return sum(done)
 
     async def _converge(
@@ -186,20 +187,31 @@ class Upkeep:
             NeverEnds: it took too long, now or when it was last tried, and goes on.
             PycorError, OSError: as :func:`pycor_hooks.converge.converge`.
         """
-        work = self._unending.pop(found.directory, None)
-        if work is None or work.done():
+        if found.directory not in self._unending:
             work = asyncio.get_running_loop().run_in_executor(None, converged)
             await asyncio.wait([work], timeout=LONGEST)
-        if work.done():
-            return work.result()
-        self._unending[found.directory] = work
+            if work.done():
+                return work.result()
+            self._unending[found.directory] = work
+            work.add_done_callback(partial(self._ended, found.directory))
         raise NeverEnds(seconds=f"{LONGEST:g}", name=name_of(found))
 
-    def _later(self, base: Base) -> None:
-        """See to a base again: soon, then less and less often."""
+    def _ended(self, directory: str, work: asyncio.Future[Result | None]) -> None:
+        """Forget a converge that was given up, whatever became of it."""
+        del self._unending[directory]
+        work.exception()
+
+    def _see_to_it_again(self, base: Base, *, soon: bool) -> None:
+        """See to a base again: soon, then less and less often; once at a time, or not at all."""
+        if base in self._alarms:
+            self._alarms.pop(base).cancel()
+        if not soon:
+            self._delays.pop(base, None)
+            return
         delay = self._delays.get(base, RETRY)
         self._delays[base] = min(2 * delay, RETRY_MOST)
-        asyncio.get_running_loop().call_later(delay, self.want, base)
+        alarm = asyncio.get_running_loop().call_later(delay, self.want, base)
+        self._alarms[base] = alarm
 
     def _report(self, found: Record, result: Result) -> None:
         if result.cured or result.frozen:
