@@ -20,7 +20,7 @@ from urllib.parse import quote
 from pycor_hooks import api
 from pycor_hooks.converge import note_restart
 from pycor_hooks.errors import PycorError, printable
-from pycor_hooks.logs import about_overlay
+from pycor_hooks.logs import about, about_overlay
 from pycor_hooks.plan import base_of, name_of
 from pycor_hooks.sockets import find_daemons, is_listening
 
@@ -67,8 +67,7 @@ class Choices:
         before = value = self._known.get(found.directory)
         if not self._silent:
             try:
-                async with asyncio.timeout(ASK):
-                    value = await _ask(found)
+                value = await _ask(found)
             except (*api.NO_ANSWER, OSError) as error:
                 self._silent = isinstance(error, OSError)
                 log.info(
@@ -124,7 +123,7 @@ async def _ask(found: Record) -> str:
     if not await asyncio.to_thread(is_listening, daemon):
         raise ConnectionRefusedError("its daemon is not running")
     path = f"/1.0/instances/{quote(found.name, safe='')}?project={quote(found.project, safe='')}"
-    instance = await api.get(daemon, path, most=MAX_INSTANCE)
+    instance = await api.get(daemon, path, most=MAX_INSTANCE, within=ASK)
     return str(instance["expanded_config"].get(KEY, Policy.CURE.value))
 
 
@@ -169,7 +168,12 @@ class Restarts:
                     failures += await _roll_out(left)
             except (OSError, ValueError) as error:
                 failures += 1
-                log.error("units cannot be restarted: %s", error)  # noqa: TRY400 - no bug
+                log.error(  # noqa: TRY400 - no bug
+                    "%s: units cannot be restarted: %s",
+                    base,
+                    str(error) or "not done in time",
+                    extra=about(base.daemon, base),
+                )
             for found in left.values():
                 await _note(found, wanted=False)
             self._under_way -= records.keys()

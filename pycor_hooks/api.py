@@ -21,7 +21,9 @@ NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What it takes to read an answer that is not shaped as the API says."""
 
 
-async def get(daemon: Daemon, path: str, *, most: int = MAX_ANSWER) -> Any:
+async def get(
+    daemon: Daemon, path: str, *, most: int = MAX_ANSWER, within: float = TIMEOUT
+) -> Any:
     """Ask one question.
 
     In HTTP/1.0 the answer is whole when the daemon closes the connection, and no chunks have
@@ -31,25 +33,33 @@ async def get(daemon: Daemon, path: str, *, most: int = MAX_ANSWER) -> Any:
         daemon: whom to ask; it is running.
         path: such as "/1.0/projects".
         most: bytes that are read of an answer, at most.
+        within: seconds that it may take.
 
     Returns:
         The answer's metadata.
 
     Raises:
-        OSError: nobody answers, or not within 10 seconds (TimeoutError).
+        OSError: nobody answers, or not in time (TimeoutError).
         ValueError: the answer is an error, or not one of this API, or is too long.
     """
-    async with asyncio.timeout(TIMEOUT):
-        reader, writer = await asyncio.open_unix_connection(daemon.socket)
-        try:
-            writer.write(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
-            answer = await _read_all(reader, most)
-        finally:
-            writer.close()
+    try:
+        async with asyncio.timeout(within):
+            answer = await _ask(daemon, path, most)
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {within:g} s") from None
     message = json.loads(answer.partition(b"\r\n\r\n")[2])
     if not isinstance(message, dict) or message.get("metadata") is None:
         raise ValueError(message)
     return message["metadata"]
+
+
+async def _ask(daemon: Daemon, path: str, most: int) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(daemon.socket)
+    try:
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        return await _read_all(reader, most)
+    finally:
+        writer.close()
 
 
 async def _read_all(reader: asyncio.StreamReader, most: int) -> bytes:

@@ -318,7 +318,8 @@ def test_removed(api: FakeApi) -> None:
     assert list(api.default.images) == ["f00"]
     assert not api.projects["shop"].images
     assert sum("deleted" in line for line in lines) == 4
-    assert "config unset base security.protection.delete" in lines[-1]
+    assert "config unset base security.protection.delete" in lines[-2]
+    assert "config unset base boot.autostart" in lines[-1]
 
 
 def test_not_removed_while_used(api: FakeApi) -> None:
