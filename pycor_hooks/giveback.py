@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
@@ -16,7 +17,7 @@ from pycor_hooks.mountpoints import OutOfTime
 from pycor_hooks.staleness import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
 
 class Own(NamedTuple):
@@ -52,11 +53,12 @@ class GiveBack(Cure):
         self._take_note(staying)
         reasons: dict[str, Reason] = {}
         tries, why = 0, Reason.FAILED
-        while (steps or staying) and tries < TRIES:
+        left = staying
+        while (steps or left) and tries < TRIES:
             tries += 1
             now, rest = steps[:AT_ONCE], steps[AT_ONCE:]
             try:
-                outcome = self.run(now, [] if rest else staying)
+                outcome = self.run(now, [] if rest else left)
             except CannotFreeze:
                 why = Reason.NOT_FROZEN
             except OutOfTime:
@@ -66,9 +68,11 @@ class GiveBack(Cure):
                 reasons |= outcome.reasons
                 tries = tries if now and len(outcome.left) == len(now) else 0
                 steps = [*outcome.left, *rest]
-                staying = staying if steps else []
+                left = left if steps else []
             time.sleep(PAUSE)
-        return dict.fromkeys((step.path for step in steps), why) | reasons
+        reasons = dict.fromkeys((*(step.path for step in steps), *left), why) | reasons
+        self._note_what_stays(staying, reasons)
+        return reasons
 
     def _steps(self, one: Own) -> Iterator[Step]:
         """What is to be done about something; nothing where the container has just removed it."""
@@ -88,6 +92,13 @@ class GiveBack(Cure):
                 os.close(descriptor)
             self._parents.add(path, like)
         mirror.begin(self._trees, self._parents, staying)
+
+    def _note_what_stays(self, staying: Sequence[str], reasons: Container[str]) -> None:
+        """Have what the container changes in these directories from now on be its own."""
+        with contextlib.suppress(OSError):  # no room: they are like the base's until it stops
+            self._parents.cancel(path for path in staying if path in reasons)
+            mirror.note(self._trees, self._parents, [one for one in staying if one not in reasons])
+            self._parents.save()
 
     def _confirm(self, steps: Iterable[Step]) -> list[Step]:
         """Those that are still what was shown, and that nobody holds in the way of the base's."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pycor_hooks import drop, giveback, kernel, layerdiff, locate, mirror, registry
-from pycor_hooks.errors import StillHeld
+from pycor_hooks.errors import CannotFreeze, StillHeld
+from pycor_hooks.freezer import Freezer
 from pycor_hooks.host_errors import BaseRuns, HiddenAbove, Restarted
 from pycor_hooks.plan import Base
 from pycor_hooks.sockets import Daemon
@@ -125,6 +126,35 @@ def test_whole_tree(patient: Patient, way: Callable[..., dict[str, Reason]]) -> 
     assert differs(patient) == {HOSTNAME: "M"}
     patient.stop()
     assert patient.upper() == ["etc", HOSTNAME]
+
+
+def test_directory_changed_after_it_was_given_back(patient: Patient) -> None:
+    """What a container then makes of it is its own, at the next update and after its stop."""
+    write(f"{patient.web.merged}/usr/own")
+    assert give(patient, "usr") == {}
+    os.chmod(f"{patient.web.merged}/usr", 0o750)
+    patient.replace(TOOL)
+    assert patient.reasons(TOOL) == {}
+    patient.stop()
+    patient.start()
+    assert stat.S_IMODE(os.stat(f"{patient.web.merged}/usr").st_mode) == 0o750
+
+
+def test_directory_of_a_container_that_cannot_be_frozen(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where only what a directory is like is left to give back, and nothing was, that is told."""
+    os.chmod(f"{patient.web.merged}/usr", 0o750)
+    monkeypatch.setattr(Freezer, "freeze", _refuse)
+    assert give(patient, "usr") == {"usr": Reason.NOT_FROZEN}
+    assert stat.S_IMODE(os.stat(f"{patient.web.merged}/usr").st_mode) == 0o750
+    patient.stop()
+    patient.start()
+    assert stat.S_IMODE(os.stat(f"{patient.web.merged}/usr").st_mode) == 0o750
+
+
+def _refuse(*_: object) -> None:
+    raise CannotFreeze(reason="it was told not to")
 
 
 @both
