@@ -12,6 +12,7 @@ mode, owner or times by that descriptor, OverlayFS copies the old file up to its
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -98,24 +99,30 @@ class Cure:
             paths=[step.path for step in steps],
             times=self._times(steps),
         )
-        book = journal.Journal(self._trees.own)
         watchdog = threading.Timer(LIMIT, self._freezer.thaw)
+        with contextlib.closing(journal.Journal(self._trees.own)) as book:
+            try:
+                book.prepare(intent)
+                self._began = time.monotonic()
+                watchdog.start()
+                self._freezer.freeze(FREEZE)
+                reasons, left = self._frozen(book, intent, steps, outdated)
+            finally:
+                frozen = self._end(book, watchdog)
+        return Outcome(reasons, left, frozen)
+
+    def _end(self, book: journal.Journal, watchdog: threading.Timer) -> float:
+        """See to what is half done, and thaw in any case; seconds that it was frozen."""
         try:
-            book.prepare(intent)
-            self._began = time.monotonic()
-            watchdog.start()
-            self._freezer.freeze(FREEZE)
-            reasons, left = self._frozen(book, intent, steps, outdated)
-        finally:
             if book.armed:
                 journal.settle(self._trees.own)
+        finally:
             self._freezer.thaw()
             frozen = time.monotonic() - self._began
             watchdog.cancel()
-            if not book.armed:
-                book.remove()
-            book.close()
-        return Outcome(reasons, left, frozen)
+        if not book.armed:
+            book.remove()
+        return frozen
 
     def _frozen(
         self,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.converging import touched
 from lab.tree import deep
 from lab.wait import until
 from pycor_hooks import converge, cure, freezer, journal, mirror, overlay, search, stale, staleness
@@ -149,6 +151,27 @@ def test_a_call_that_hangs(patient: Patient, monkeypatch: pytest.MonkeyPatch) ->
 
 
 # -- what cannot be frozen
+
+
+def test_a_whiteout_that_stays(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system fails in the midst, nothing is held, and the next one mends it."""
+    patient.hold(TOOL)
+    patient.replace(TOOL)
+    overlay.refresh(patient.web.merged)
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "withdraw", _fail)
+        result = converge.converge(patient.record, 1, touched(patient.base, [TOOL]))
+    assert result is not None
+    assert result.reasons == {TOOL: Reason.FAILED}
+    assert (patient.payload.frozen(), os.listdir("/proc/self/fd")) == ([], before)
+    assert converge.interrupted(patient.record)
+    assert patient.reasons(TOOL) == {}
+    assert patient.sees(TOOL) == "new\n"
+
+
+def _fail(*_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_a_container_outside_all_cgroups(
