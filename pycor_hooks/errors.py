@@ -268,5 +268,5 @@ class BadJournal(BadState):
 
     template = (
         "{path} is not the journal of a cure ({reason}): remove in upper what whiteouts are not"
-        " the container's own (find upper -type c), then the directory of this file"
+        " the container's own (find upper -type c), then cure beside it"
     )

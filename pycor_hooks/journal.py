@@ -17,6 +17,7 @@ Imported by the hooks, and only where such a directory is found: standard librar
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 
@@ -77,6 +78,7 @@ class Journal:
 
     Raises:
         OSError: it cannot be made there.
+        BadJournal: something else is in its place.
     """
 
     def __init__(self, own: str) -> None:
@@ -85,7 +87,13 @@ class Journal:
         self._place = own
         self._here = _here(own)
         self._own = os.open(own, _PLACE)
-        self._directory = os.open(CURE, _PLACE, dir_fd=self._own)
+        try:
+            self._directory = os.open(CURE, _PLACE, dir_fd=self._own)
+        except OSError as error:
+            os.close(self._own)
+            if error.errno in {errno.ENOTDIR, errno.ELOOP}:
+                raise BadJournal(path=f"{own}/{CURE}", reason="it is not a directory") from error
+            raise
         self.armed = False
 
     def close(self) -> None:
@@ -126,11 +134,12 @@ class Journal:
                 descriptor = os.open(name, _READ, dir_fd=self._directory)
             except FileNotFoundError:
                 continue
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise BadJournal(path=self._path(name), reason="it is not a file")
             with open(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise BadJournal(path=self._path(name), reason="it is not a file")
                 text = os.fsdecode(file.read(_LIMIT))
-                return _parse(text, self._path(name), self._here), name == _ARMED
+            return _parse(text, self._path(name), self._here), name == _ARMED
         return None, False
 
     def _path(self, name: str) -> str:

@@ -132,9 +132,11 @@ class Parents:
             descriptor = os.open(f"{self._own}/{PARENTS}", _READ)
         except FileNotFoundError:
             return ""
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            return ""
         with open(descriptor, "rb") as file:
-            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            return os.fsdecode(file.read(_LIMIT)) if regular else ""
+            return os.fsdecode(file.read(_LIMIT))
 
 
 def remove(own: str) -> None:

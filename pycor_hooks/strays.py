@@ -243,6 +243,9 @@ def create_only_paths(volume: str) -> set[str]:
         descriptor = os.open(f"{volume}/metadata.yaml", flags)
     except FileNotFoundError:
         return set()
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return set()
     with open(descriptor, "rb") as file:
         lines = os.fsdecode(file.read(_METADATA_LIMIT)).splitlines()
     paths = set()

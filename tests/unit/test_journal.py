@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pycor_hooks import journal, layer
 from pycor_hooks.errors import BadState
 from pycor_hooks.journal import Intent, Journal
+from pycor_hooks.parents import Parents
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,16 +142,24 @@ def test_settle_of_what_was_only_prepared(own: str) -> None:
 
 
 def test_settle_of_hostile_journals(own: str, tmp_path: Path) -> None:
-    """Where an import put a link or a fifo in its place, nothing is followed or waited for."""
+    """Where an import put something else in its place, nothing is followed, waited for or kept."""
+    before = os.listdir("/proc/self/fd")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "prepared").write_text("the host's\n")
     os.symlink(outside, f"{own}/{layer.CURE}")
-    with pytest.raises(OSError, match="cure"):
+    with pytest.raises(BadState, match=r"cure is not .* not a directory"):
         journal.settle(own)
     assert (outside / "prepared").read_text() == "the host's\n"
     os.unlink(f"{own}/{layer.CURE}")
     os.mkdir(f"{own}/{layer.CURE}")
     os.mkfifo(f"{own}/{layer.CURE}/armed")
-    with pytest.raises(BadState):
+    with pytest.raises(BadState, match="it is not a file"):
         journal.settle(own)
+    os.unlink(f"{own}/{layer.CURE}/armed")
+    os.mkdir(f"{own}/{layer.CURE}/prepared")
+    with pytest.raises(BadState, match="it is not a file"):
+        journal.settle(own)
+    os.mkdir(f"{own}/{layer.PARENTS}")
+    assert Parents(own).known == {}
+    assert os.listdir("/proc/self/fd") == before
