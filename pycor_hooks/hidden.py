@@ -11,6 +11,7 @@ Imported only where an overlay is not where it should be.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import ExitStack
 
@@ -94,7 +95,10 @@ def _uncover(target: str, device: str) -> None:
     """Detach what lies over a mount, one after the other; in a namespace of our own."""
     for _ in range(_LAYERS):
         table = {mount.mount_id: mount for mount in mountinfo.read()}
-        wanted = next(m for m in table.values() if (m.target, m.device) == (target, device))
+        same = (m for m in table.values() if (m.target, m.device) == (target, device))
+        wanted = next(same, None)
+        if wanted is None:  # a stop has unmounted it
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)
         way = _ancestors(wanted, table)
         cover = next((path for path in _prefixes(target) if _id_at(path) not in way), "")
         if not cover:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab import starts
-from pycor_hooks import kernel, mountinfo, record
+from pycor_hooks import hidden, kernel, mountinfo, record
 from pycor_hooks.live import Records
 from pycor_hooks.reconciler import Reconciler
 from pycor_hooks.watcher import once
@@ -114,3 +114,9 @@ def test_what_lies_deeper_is_found_too(web: Inhabited, tally: Tally) -> None:
         assert web.status()["state"] == "mounted"
         web.stop()
     kernel.umount(record.RUN)
+
+
+def test_a_hidden_overlay_that_is_unmounted_meanwhile() -> None:
+    """A stop may come first: that is an error with a path, which nobody else trips over."""
+    with pytest.raises(FileNotFoundError, match="/nowhere/merged"):
+        hidden._uncover("/nowhere/merged", "0:0")
