@@ -145,7 +145,6 @@ def note_restart(found: Record, *, wanted: bool) -> None:
         if now is not None and now.restart != wanted:
             now.restart = wanted
             now.write()
-            os.utime(now.state_path, (now.refreshed_at, now.refreshed_at))
 
 
 def _own(found: Record) -> str:

@@ -38,7 +38,8 @@ class Record:
         converged: the generation of the base of which nothing older is left in this overlay;
             None where that is not known.
         restart: whether its units are to be restarted by the watcher, for what that has seen.
-        started_at, refreshed_at: seconds since the epoch.
+        started_at: seconds since the epoch.
+        refreshed_at: the same; the mtime of the state file, 0 before there is one.
     """
 
     __slots__ = (*_TEXT, *_MORE_TEXT, *_NUMBERS, *_LATER)
@@ -67,6 +68,7 @@ class Record:
         self.converged = None
         self.namespace = 0
         self.restart = False
+        self.refreshed_at = 0.0
         for attribute, value in values.items():
             setattr(self, attribute, value)
 
@@ -110,6 +112,8 @@ class Record:
         temporary = f"{self.directory}/.state"
         with open(temporary, "wb") as file:
             file.write(os.fsencode("\n".join(lines) + "\n"))
+        if self.refreshed_at:
+            os.utime(temporary, (self.refreshed_at, self.refreshed_at))
         os.rename(temporary, self.state_path)
 
 

@@ -98,7 +98,6 @@ def settle(directory: str) -> str:
         if found.namespace:
             found.lower_identity = _identity_there(found)
         found.write()
-        os.utime(found.state_path, (found.refreshed_at, found.refreshed_at))
         return "its record was lost, and is made anew from the mount table"
 
 

@@ -56,6 +56,16 @@ def test_a_record_is_read_as_it_was_written(sample: record.Record) -> None:
     assert os.listdir(sample.directory) == ["state"]
 
 
+def test_a_record_that_is_written_again_keeps_the_time_of_the_refresh(
+    sample: record.Record,
+) -> None:
+    """It tells when the overlay was refreshed, and not when anything else was noted."""
+    sample.write()
+    os.utime(sample.state_path, (1000, 1000))
+    record.read(sample.directory).write()
+    assert record.read(sample.directory).refreshed_at == 1000
+
+
 def test_names_below_run(sample: record.Record) -> None:
     """Key and directories follow liblxc's name of the container, and of its base."""
     assert (sample.key, sample.base_key) == ("blue_web1", "base")
