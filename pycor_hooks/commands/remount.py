@@ -62,12 +62,14 @@ def remount_command(
 
     Their containers then see the base as it is now. Needed only after changes that the daemon
     does not announce (incus file push into a stopped base), or where no watcher runs.
+
     \b
     Results:
       refreshed
       stale    refreshed, and something could not be cured: see the reason
       pending  not now: the base runs, or the container ended meanwhile, or its daemon is down
       failed
+
     Exit status 1 if one is not refreshed.
 
     \b
