@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Waiting for a condition, the only place where the lab and the tests sleep."""
+"""Waiting for a condition; what runs in an event loop has its own way to."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from pycor_hooks import attributes, converge, journal, layer, record, registry, takedown
+from pycor_hooks import attributes, converge, journal, layer, plan, record, registry, takedown
 from pycor_hooks.beneath import Tree
 from pycor_hooks.freezer import Freezer
 from pycor_hooks.giveback import GiveBack, Own
@@ -116,7 +116,7 @@ def from_running(found: Record, paths: Iterable[str]) -> dict[str, Reason]:
     with registry.Lock(found.directory, timeout=LOCK_TIMEOUT):
         now = takedown.again(found)
         if now is None:
-            raise Restarted(name=found.name)
+            raise Restarted(name=plan.name_of(found))
         base = Instance(now.daemon, now.base_project, now.base_name)
         if base.running():
             raise BaseRuns(base=base.label)

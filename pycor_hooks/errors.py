@@ -151,6 +151,15 @@ class RootNotMapped(PycorError):
     )
 
 
+class HostLimit(PycorError):
+    """The kernel makes no more user namespaces (namespaces(7)), or mounts."""
+
+    template = (
+        "the host has as many user namespaces or mounts as it may have ({error}): raise "
+        "user.max_user_namespaces or fs.mount-max with sysctl"
+    )
+
+
 class NoIdmappedMounts(PycorError):
     """The ids differ and the kernel or the file system cannot map a layer."""
 

@@ -63,15 +63,13 @@ ACTIONS = {
 class LifecycleEvent:
     """One event that concerns an instance's tree.
 
-    `old_name` is "" unless the change is RENAMED. `location` is the cluster member,
-    "" from a lone daemon.
+    `old_name` is "" unless the change is RENAMED.
     """
 
     change: Change
     project: str
     name: str
     old_name: str = ""
-    location: str = ""
 
 
 def parse(text: str | bytes) -> LifecycleEvent | None:
@@ -104,13 +102,11 @@ def _event(change: Change, message: dict[str, Any], metadata: dict[str, Any]) ->
         raise ValueError(metadata["source"])
     in_source = parse_qs(source.query).get("project", [""])[0]
     old_name = (metadata.get("context") or {}).get("old_name", "")
-    location = message.get("location") or ""
     return LifecycleEvent(
         change=change,
         project=_text(metadata.get("project") or in_source or message.get("project") or "default"),
         name=_text(metadata.get("name") or unquote(path[3])),
         old_name=_text(old_name) if change is Change.RENAMED else "",
-        location="" if location == "none" else _text(location),
     )
 
 

@@ -32,8 +32,11 @@ def is_held(upperdir: str, scratch: str) -> bool:
     Returns:
         True also where the kernel cannot be asked.
     """
-    os.makedirs(scratch, 0o700, exist_ok=True)
-    kernel.mount("tmpfs", scratch, "tmpfs", 0)
+    try:
+        os.makedirs(scratch, 0o700, exist_ok=True)
+        kernel.mount("tmpfs", scratch, "tmpfs", 0)
+    except OSError:
+        return True
     try:
         for name in ("upper", "work", "merged"):
             os.mkdir(f"{scratch}/{name}")

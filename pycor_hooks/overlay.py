@@ -18,6 +18,7 @@ import time
 
 from pycor_hooks import kernel
 from pycor_hooks.errors import (
+    HostLimit,
     LayerReadonly,
     MountFailed,
     NoIdmappedMounts,
@@ -95,6 +96,7 @@ def mount(layers: Layers, merged: str) -> None:
 
     Raises:
         NoIdmappedMounts: a layer needs its ids mapped and cannot have them.
+        HostLimit: there is no room for another user namespace, or mount.
         NoSpace, LayerReadonly, StillHeld, MountFailed: as they say. Nothing is left mounted then.
     """
     volume, lowerdirs = layers.volume, list(layers.lowerdirs)
@@ -172,6 +174,8 @@ def _stage(
     except OSError as error:
         if error.errno in {errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP}:
             raise NoIdmappedMounts(path=path, error=error.strerror) from error
+        if error.errno in {errno.ENOSPC, errno.EUSERS}:
+            raise HostLimit(error=error.strerror) from error
         raise
     return target
 

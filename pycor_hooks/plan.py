@@ -101,7 +101,7 @@ def apart(records: Iterable[Record]) -> bool:
 def react(event: LifecycleEvent, daemon: str, bases: Container[Base]) -> list[Look]:
     """Decide which of the bases an event concerns: one, none, or both names of a rename.
 
-    The event's `location` does not matter: within a cluster an instance has one home,
+    On which cluster member it happened does not matter: an instance has one home,
     and whatever the event said, the base is looked at on this host.
 
     Args:

@@ -72,7 +72,10 @@ def hide() -> None:
     home = f"{record.RUN}/{HOME}"
     with contextlib.suppress(OSError):
         for name in os.listdir(home):
-            pid = int(name.removesuffix(".new"))
+            text = name.removesuffix(".new")
+            if not text.isdecimal():
+                continue  # not a watcher's
+            pid = int(text)
             if pid == os.getpid() or not instance.process_start(pid):
                 os.unlink(f"{home}/{name}")
         os.rmdir(home)

@@ -9,6 +9,7 @@ whole, by rename, is never changed, and outlives the next upgrade by one.
 from __future__ import annotations
 
 import ast
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ import subprocess
 import tempfile
 
 from pycor_hooks import __version__, share
-from pycor_hooks.host_errors import SystemPython
+from pycor_hooks.host_errors import BadPrefix, SystemPython
 from pycor_hooks.profile import HOOKS
 
 PYTHON = "/usr/bin/python3"
@@ -153,11 +154,20 @@ def _write(path: str, content: bytes, mode: int) -> None:
 
 
 def current(prefix: str) -> str | None:
-    """The version that the link names, None where there is none."""
+    """The version that the link names, None where there is none.
+
+    Raises:
+        BadPrefix: something else is called like the link, as in a clone.
+    """
     try:
         return os.path.dirname(os.readlink(os.path.join(prefix, LINK)))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # readlink(2): it is no link
+            raise
+        reason = f"{LINK} in it is not our link; give a directory that is for the hooks alone"
+        raise BadPrefix(prefix=prefix, reason=reason) from error
 
 
 def switch(prefix: str, name: str) -> None:

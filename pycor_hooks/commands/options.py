@@ -93,6 +93,12 @@ containers = click.argument(
     "names", metavar="[[PROJECT/]NAME]...", nargs=-1, shell_complete=complete_live
 )
 
+base = click.option(
+    "--base",
+    metavar="[PROJECT/]NAME",
+    help="All containers on this base, which is in project default unless another is given.",
+)
+
 container = click.argument(
     "name", metavar="[[PROJECT/]NAME]", required=False, shell_complete=complete_live
 )

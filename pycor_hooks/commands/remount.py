@@ -41,11 +41,7 @@ KEYS = ("daemon", "project", "name", "base", "result", "reason")
 
 @click.command("remount")
 @options.containers
-@click.option(
-    "--base",
-    metavar="[PROJECT/]NAME",
-    help="All overlays of this base, which is in project default unless another is given.",
-)
+@options.base
 @click.option("--all", "everything", is_flag=True, help="All overlays.")
 @options.list_format
 @options.daemons

@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("restart")
 @options.containers
-@click.option(
-    "--base",
-    metavar="[PROJECT/]NAME",
-    help="All containers on this base, which is in project default unless another is given.",
-)
+@options.base
 @click.option("--dry-run", "dry", is_flag=True, help="Only say what would be done.")
 @click.option(
     "--serial",

@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("stale")
 @options.containers
-@click.option(
-    "--base",
-    metavar="[PROJECT/]NAME",
-    help="All containers on this base, which is in project default unless another is given.",
-)
+@options.base
 @click.option("--paths", is_flag=True, help="In the table, a line for every file.")
 @options.list_format
 @options.daemons

@@ -133,10 +133,13 @@ def _mount(layers: Layers, path: str) -> Iterator[Check]:
 def _try_strays(start: Start, pool: str) -> Check | None:
     """Whether what lies in the bare rootfs could go into the container; why not."""
     rootfs = start.container.where.rootfs()
-    if kernel.is_mount_root(rootfs) or not os.listdir(rootfs):
-        return None
-    with scratch.directory(pool) as path:
-        found = scratch.apart(lambda: _check_strays(start, rootfs, path))
+    try:
+        if kernel.is_mount_root(rootfs) or not os.listdir(rootfs):
+            return None
+        with scratch.directory(pool) as path:
+            found = scratch.apart(lambda: _check_strays(start, rootfs, path))
+    except OSError as error:
+        return refused(NAME, "", error)
     return found[0] if found else None
 
 

@@ -257,17 +257,34 @@ def test_overlay_that_went_away_is_no_failure(two: list[Container]) -> None:
     assert not os.path.exists(two[0].directory)
 
 
-def test_overlay_that_is_being_taken_down_is_no_failure(two: list[Container]) -> None:
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when a refresh did not work, and what is left is to wait for the overlay's lock."""
+    exists, reached = kernel.exists, threading.Event()
+
+    def and_tell(path: str) -> bool:
+        found = exists(path)
+        reached.set()
+        return found
+
+    monkeypatch.setattr(kernel, "exists", and_tell)
+    return reached
+
+
+def test_overlay_that_is_being_taken_down_is_no_failure(
+    two: list[Container], tried: threading.Event
+) -> None:
     """Between the unmount and the end of the record, whoever holds the lock is waited for."""
     before = record_of(two[0])
     failures: list[refreshing.Failure] = []
     with registry.Lock(before.directory):
         kernel.umount(two[0].merged)
+        tried.clear()
         refresher = threading.Thread(
             target=lambda: failures.extend(refreshing.refresh_records([before]))
         )
         refresher.start()
-        time.sleep(0.05)
+        assert tried.wait(timeout=10)
         os.unlink(before.state_path)
         os.rmdir(before.merged)
     refresher.join()
@@ -276,24 +293,16 @@ def test_overlay_that_is_being_taken_down_is_no_failure(two: list[Container]) ->
 
 
 def test_overlay_that_is_about_to_be_mounted_is_waited_for(
-    two: list[Container], base: str, monkeypatch: pytest.MonkeyPatch
+    two: list[Container], base: str, tried: threading.Event
 ) -> None:
     """Recorded and not mounted yet, as in the midst of a start: it is refreshed in the end."""
     before = record_of(two[0])
     sees = upgrade(base, two[0])
-    refresh, tried = overlay.refresh, threading.Event()
-
-    def and_tell(merged: str) -> None:
-        try:
-            refresh(merged)
-        finally:
-            tried.set()
-
-    monkeypatch.setattr(overlay, "refresh", and_tell)
     with ThreadPoolExecutor(1) as pool:
         with registry.Lock(before.directory):
             mounted = kernel.open_tree_clone(before.merged)
             kernel.umount(before.merged, kernel.MNT_DETACH)
+            tried.clear()
             failures = pool.submit(refreshing.refresh_records, [before])
             assert tried.wait(timeout=10)
             kernel.move_mount(mounted, before.merged)

@@ -123,13 +123,6 @@ def test_name_in_source(source: str, name: str) -> None:
     assert event.name == name
 
 
-def test_location() -> None:
-    """In a cluster the event says on which member it happened."""
-    event = parse(message(location="member-2"))
-    assert event is not None
-    assert event.location == "member-2"
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pycor_hooks import hook, hooklog, kernel, overlay
-from pycor_hooks.errors import NoIdmappedMounts, printable
+from pycor_hooks.errors import HostLimit, NoIdmappedMounts, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,3 +162,11 @@ def test_the_hooks_load_nothing_slow(name: str) -> None:
     loaded = set(ast.literal_eval(done.stdout))
     assert not loaded & SLOW
     assert not {module for module in loaded if "site-packages" in module}
+
+
+def test_a_limit_of_the_host_is_no_full_disk(tmp_path: Path, mocker: MockerFixture) -> None:
+    """The kernel says ENOSPC of both; where it makes no user namespace, the limit is named."""
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    mocker.patch.object(overlay, "user_namespace", side_effect=full)
+    with pytest.raises(HostLimit, match=r"raise user\.max_user_namespaces"):
+        overlay._stage("/", str(tmp_path / "staged"), ("0 1 2", "0 1 2"), {})

@@ -391,3 +391,11 @@ def test_unit_quotes() -> None:
     text = systemd.unit_text("/opt/my bin/pycor-hooks", ["/srv/50%/$x"])
     expected = '"/opt/my bin/pycor-hooks" watch --daemon "/srv/50%%/$$x"'
     assert f"ExecStart={expected}\n" in text
+
+
+def test_a_prefix_that_is_a_clone(tmp_path: Path) -> None:
+    """Where something else is called like our link, nothing is touched, and that is said."""
+    (tmp_path / "hooks").mkdir(mode=0o755)
+    with pytest.raises(BadPrefix, match="hooks in it is not our link"):
+        list(install.install_hooks(str(tmp_path), owner=os.geteuid()))
+    assert os.listdir(tmp_path / "hooks") == []

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from pytest_mock import MockerFixture
+
 
 @pytest.fixture(params=["path", "abstract"])
 def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.socket]:
@@ -35,9 +37,11 @@ def test_notify(systemd: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}])
-def test_no_systemd(environ: dict[str, str]) -> None:
+def test_no_systemd(environ: dict[str, str], mocker: MockerFixture) -> None:
     """Where systemd is not listening on a unix socket, nothing is sent and nothing fails."""
+    opened = mocker.spy(socket, "socket")
     notify.notify("READY=1", environ)
+    assert not opened.called
 
 
 def test_systemd_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
