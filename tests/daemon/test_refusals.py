@@ -127,13 +127,6 @@ def _hostile_name(_: Overlays, container: Instance) -> None:
     os.mkfifo(f"{container.rootfs}/a\n\x1b[31m\u202e")
 
 
-def _no_root(overlays: Overlays, container: Instance) -> None:
-    """An id map of the operator's own, which leaves out root."""
-    raw_lxc = overlays.client("profile", "get", overlays.image, "raw.lxc").stdout
-    own = ("", "u 1 1000001 1000", "g 0 1000000 1000")
-    container.set(**{"raw.lxc": raw_lxc + "".join(f"lxc.idmap = {line}\n" for line in own)})
-
-
 def _journal_of_another_version(_: Overlays, container: Instance) -> None:
     """What a volume brings along that was copied from a host of a later version."""
     for name in ("upper", "work", "cure"):
@@ -156,7 +149,6 @@ REFUSALS = [
     Refusal("ongiven", _root_given_away, ("base given is owned by", "chown root:root /")),
     Refusal("nomap", _no_idmapped_mounts, ("cannot map the ids of", "Linux 5.19")),
     Refusal("onlink", _imported_base, ("imported/rootfs is not a directory but a symlink",)),
-    Refusal("noroot", _no_root, ("the id map of noroot has no user 0", "correct raw.idmap or")),
     Refusal("cured", _journal_of_another_version, ("is not the journal of a cure", "find upper")),
     Refusal("named", _hostile_name, (r"/a\n\x1b[31m\u202e was put into",)),
     Refusal("full", _no_space, ("no space left at", "raise the quota of the root disk")),
