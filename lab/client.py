@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,7 @@ from lab.wait import until
 from pycor_hooks import record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-DONE_BEFORE = re.compile("already (running|stopped|exists)|not found")
-"""What a daemon says where a command has had its effect before."""
+    from collections.abc import Mapping
 
 
 class ClientError(Exception):
@@ -50,9 +46,6 @@ class Client:
     ) -> subprocess.CompletedProcess[str]:
         """Run the client, in this client's project.
 
-        LXD's client may miss the end of its operation and wait for ever, twice in some thousand
-        commands of a busy machine. Where nothing is under way any more it is called once more.
-
         Args:
             words: command and arguments.
             check: raise when it fails.
@@ -64,31 +57,21 @@ class Client:
             subprocess.TimeoutExpired: it took too long; a note says what the daemon does.
         """
         try:
-            done = self._run(words, text, timeout_s)
+            done = subprocess.run(
+                [self.program, "--quiet", "--project", self.project, *words],
+                env=self.env,
+                input=text,
+                timeout=timeout_s,
+                check=False,
+                capture_output=True,
+                text=True,
+            )
         except subprocess.TimeoutExpired as error:
-            under_way = self._operations()
-            error.add_note(f"under way: {under_way}")
-            if under_way != "{}" or words[0] == "exec":  # what that does may not be done twice
-                raise
-            done = self._run(words, text, timeout_s)
-            if DONE_BEFORE.search(done.stderr):
-                done = subprocess.CompletedProcess(done.args, 0, done.stdout, "")
+            error.add_note(f"under way: {self._operations()}")
+            raise
         if check and done.returncode:
             raise ClientError(done)
         return done
-
-    def _run(
-        self, words: Sequence[str], text: str, timeout_s: float
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.program, "--quiet", "--project", self.project, *words],
-            env=self.env,
-            input=text,
-            timeout=timeout_s,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
 
     def _operations(self) -> str:
         """What has not ended; those that have are listed for some seconds more."""

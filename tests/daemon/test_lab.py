@@ -9,10 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
 from lab import images, leaks, limits, processes, tree
-from lab.client import Client
 from lab.leaks import Watch
 from lab.reset import Inventory
 from lab.supervisor import Supervised
@@ -21,6 +18,8 @@ from pycor_hooks import kernel
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from lab.daemon import Daemon
     from lab.overlays import Overlays
@@ -197,28 +196,3 @@ def test_a_leak_of_any_kind_is_named(
     assert [line.partition(":")[0] for line in other.lasting()] == ["kernel log", "base", "base"]
     other.close()
     watch.close()
-
-
-HANGS_ONCE = """#!/bin/sh
-echo "$@" >>"$0.calls"
-[ -e "$0.hung" ] && { echo "The instance is already running" >&2; exit 1; }
-touch "$0.hung"
-exec sleep 1000
-"""
-
-
-@pytest.mark.once
-def test_a_client_that_missed_the_end(installed: Overlays, tmp_path: Path) -> None:
-    """It is called again where the daemon has nothing under way; an exec never is."""
-    program = tmp_path / "lxc"
-    program.write_text(HANGS_ONCE)
-    program.chmod(0o755)
-    real = installed.client
-    client = Client(str(program), real.env, real.directory)
-    done = client("start", "web1", timeout_s=1)
-    assert (done.returncode, done.stderr) == (0, "")
-    calls = ["--quiet --project default start web1"] * 2
-    assert (tmp_path / "lxc.calls").read_text().splitlines() == calls
-    (tmp_path / "lxc.hung").unlink()
-    with pytest.raises(subprocess.TimeoutExpired):
-        client("exec", "web1", timeout_s=1)
