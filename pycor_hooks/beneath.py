@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from itertools import islice
 
 from pycor_hooks import kernel
@@ -148,3 +149,26 @@ def enter(directory: int, name: str) -> int:
         if error.errno in NOWHERE:
             return -1
         raise
+
+
+def read_regular(path: str, most: int, dir_fd: int | None = None) -> str | None:
+    """Read a file that somebody else may have put there, a fifo or a link too.
+
+    Args:
+        path: of which the last component may be anything; nothing is followed or waited for.
+        most: bytes that are read, at most.
+        dir_fd: the directory that it is relative to.
+
+    Returns:
+        What it holds, None where it is no regular file.
+
+    Raises:
+        OSError: nothing is there, or a link.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, dir_fd=dir_fd)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    with open(descriptor, "rb") as file:
+        return os.fsdecode(file.read(most))

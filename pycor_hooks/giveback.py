@@ -97,8 +97,11 @@ class GiveBack(Cure):
         """Have what the container changes in these directories from now on be its own."""
         with contextlib.suppress(OSError):  # no room: they are like the base's until it stops
             self._parents.cancel(path for path in staying if path in reasons)
-            mirror.note(self._trees, self._parents, [one for one in staying if one not in reasons])
-            self._parents.save()
+            given = [path for path in staying if path not in reasons]
+            if given:
+                mirror.note(self._trees, self._parents, given)
+            elif staying:
+                self._parents.save()
 
     def _confirm(self, steps: Iterable[Step]) -> list[Step]:
         """Those that are still what was shown, and that nobody holds in the way of the base's."""

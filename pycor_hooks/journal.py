@@ -22,7 +22,7 @@ import os
 import stat
 
 from pycor_hooks import instance, kernel
-from pycor_hooks.beneath import Tree
+from pycor_hooks.beneath import Tree, read_regular
 from pycor_hooks.errors import BadJournal, CannotFreeze
 from pycor_hooks.freezer import Freezer
 from pycor_hooks.layer import CURE
@@ -32,7 +32,6 @@ _HEADING = "pycor-hooks cure 1"
 _END = "end"
 _LIMIT = 64 << 20
 _PLACE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _BOOT = "/proc/sys/kernel/random/boot_id"
 
 
@@ -131,14 +130,11 @@ class Journal:
         """What another process has left, and whether it was armed."""
         for name in (_ARMED, _PREPARED):
             try:
-                descriptor = os.open(name, _READ, dir_fd=self._directory)
+                text = read_regular(name, _LIMIT, self._directory)
             except FileNotFoundError:
                 continue
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                os.close(descriptor)
+            if text is None:
                 raise BadJournal(path=self._path(name), reason="it is not a file")
-            with open(descriptor, "rb") as file:
-                text = os.fsdecode(file.read(_LIMIT))
             return _parse(text, self._path(name), self._here), name == _ARMED
         return None, False
 

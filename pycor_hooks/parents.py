@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 
 from pycor_hooks import attributes
-from pycor_hooks.beneath import Tree
+from pycor_hooks.beneath import Tree, read_regular
 from pycor_hooks.layer import PARENTS
 
 TYPE_CHECKING = False
@@ -30,7 +29,6 @@ _LIMIT = 64 << 20  # bytes; an imported volume may bring whatever its maker like
 _ANY = "*"
 """In place of attributes: it was found to be ours, and is being changed or removed by us."""
 _PLACE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -129,14 +127,9 @@ class Parents:
 
     def _read(self) -> str:
         try:
-            descriptor = os.open(f"{self._own}/{PARENTS}", _READ)
+            return read_regular(f"{self._own}/{PARENTS}", _LIMIT) or ""
         except FileNotFoundError:
             return ""
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            return ""
-        with open(descriptor, "rb") as file:
-            return os.fsdecode(file.read(_LIMIT))
 
 
 def remove(own: str) -> None:

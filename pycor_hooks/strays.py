@@ -17,6 +17,7 @@ import errno
 import os
 import stat
 
+from pycor_hooks.beneath import read_regular
 from pycor_hooks.descent import OPEN, Pair, Place, lstat
 from pycor_hooks.errors import NoSpace, OwnSystem, StrayClash, StrayFailed
 from pycor_hooks.layer import KINDS
@@ -237,20 +238,13 @@ def create_only_paths(volume: str) -> set[str]:
         daemon judges ``create_only`` by the bare rootfs, so it writes such a file again at
         every start, once it was moved away.
     """
-    # An imported instance may have a fifo there, which nobody may wait for.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        descriptor = os.open(f"{volume}/metadata.yaml", flags)
+    try:  # an imported instance may have anything there
+        metadata = read_regular(f"{volume}/metadata.yaml", _METADATA_LIMIT)
     except FileNotFoundError:
         return set()
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return set()
-    with open(descriptor, "rb") as file:
-        lines = os.fsdecode(file.read(_METADATA_LIMIT)).splitlines()
     paths = set()
     path = ""
-    for line in lines:
+    for line in (metadata or "").splitlines():
         text = line.strip().replace('"', "").replace("'", "")
         if text.endswith(":") and text not in _METADATA_KEYS:
             path = os.path.normpath("/" + text[:-1].lstrip("/"))

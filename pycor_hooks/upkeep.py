@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from pycor_hooks.errors import PycorError, StillHeld
 from pycor_hooks.host_errors import NeverEnds
 from pycor_hooks.logs import about, about_overlay
 from pycor_hooks.plan import Base, apart, base_of, name_of
+from pycor_hooks.refreshing import CORES
 from pycor_hooks.staleness import Reason
 from pycor_hooks.whereabouts import shown
 
@@ -58,7 +58,7 @@ class Upkeep:
         self._working: dict[Base, asyncio.Task[int]] = {}
         # One tree at a time: walks are Python from end to end, and would slow each other down.
         self._walking = asyncio.Semaphore(1)
-        self._curing = asyncio.Semaphore(os.cpu_count() or 1)
+        self._curing = asyncio.Semaphore(CORES)
         self._told: dict[Base, dict[str, str]] = {}
         self._delays: dict[Base, float] = {}
         self._alarms: dict[Base, asyncio.TimerHandle] = {}

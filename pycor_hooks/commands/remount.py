@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -124,7 +123,7 @@ def _see_to(
             return _row(one, FAILED, reasons[one.directory])
         return _converge(one, generation, history)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(refreshing.CORES) as pool:
         return list(pool.map(see_to, records))
 
 

@@ -106,9 +106,10 @@ def test_states(overlays: Overlays) -> None:
     # the way out that --help gives for each
     done = overlays.pycor_hooks("watch", "--once", check=False)
     assert done.returncode == 1  # for web2 alone
+    reason = f"it is not mounted at {missing.merged} any more: restart container web2"
     for text in (
         "web3: its monitor is gone; overlay taken down\n",
-        f"web2: cannot be refreshed: it is not mounted at {missing.merged} any more: ",
+        f"web2: cannot be refreshed: {reason}",
     ):
         assert text in done.stderr
     for container in (missing, detached):

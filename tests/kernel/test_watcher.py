@@ -439,7 +439,7 @@ def test_one_that_never_ends_holds_up_no_other(
 
     monkeypatch.setattr(upkeep, "converge", slow)
     monkeypatch.setattr(upkeep, "LONGEST", 0.3)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(upkeep, "CORES", 1)
     reconciling(scenario)
     said = [entry.getMessage() for entry in caplog.records if entry.levelno == logging.ERROR]
     assert [text.split(":")[0] for text in said] == ["web1"]
