@@ -3,8 +3,9 @@
 #
 # Does pycor-hooks work with the LXD snap of this host? For the owner of an Ubuntu host:
 #
-#   sudo tests/snap/real.sh [IMAGE]         IMAGE is what the base is made from: images:alpine/edge
+#   sudo tests/snap/real.sh [IMAGE]
 #
+# IMAGE is what the base is made from: images:alpine/edge, or a file that `lxc image import` takes.
 # Everything is done in a project, a pool and a prefix of its own, and removed in the end, also
 # after Ctrl-C. Instances, profiles, images and pools of yours are neither used nor changed, but if
 # you use pycor-hooks already, its watcher and that of this check both refresh what is on a base.
@@ -16,12 +17,13 @@ set -eu
 image=${1:-images:alpine/edge}
 here=$(cd "$(dirname "$0")/../.." && pwd)
 name=pycor-hooks-check
-prefix=/usr/local/lib/$name
+prefix=${PREFIX:-/usr/local/lib/$name}
 pycor=$here/.venv/bin/pycor-hooks
 kept=/var/lib/pycor-hooks/var-snap-lxd-common-lxd/${name}_base
 pidfile=/var/snap/lxd/common/lxd.pid
 LXD_DIR=/var/snap/lxd/common/lxd
-export LXD_DIR
+PATH=/snap/bin:$PATH
+export LXD_DIR PATH
 failed=0 watcher=
 
 say() { printf '%s\n' "$*"; }
@@ -35,7 +37,7 @@ check() { # WHAT COMMAND...: run it, and say how it went
         failed=1
     fi
 }
-lxc() { /snap/bin/lxc --project "$name" "$@" </dev/null; }
+lxc() { command lxc --project "$name" "$@" </dev/null; }
 overlays() { grep -c " $1 .* - overlay pycor-hooks " /proc/1/mountinfo || :; }
 merged() { printf '/run/pycor-hooks/var-snap-lxd-common-lxd/%s_%s/merged' "$name" "$1"; }
 mounted() { [ "$(overlays "$(merged "$1")")" = "$2" ]; }
@@ -60,8 +62,8 @@ update() {
 [ -S "$LXD_DIR/unix.socket" ] || die "no LXD snap here: there is no $LXD_DIR/unix.socket"
 [ -x "$pycor" ] || die "no $pycor: run lab/bootstrap.sh venv first"
 [ ! -e "$prefix" ] || die "$prefix exists already: remove it first"
-if /snap/bin/lxc project show "$name" >/dev/null 2>&1; then die "project $name exists already"; fi
-if /snap/bin/lxc storage show "$name" >/dev/null 2>&1; then die "pool $name exists already"; fi
+if command lxc project show "$name" >/dev/null 2>&1; then die "project $name exists already"; fi
+if command lxc storage show "$name" >/dev/null 2>&1; then die "pool $name exists already"; fi
 
 scratch=$(mktemp -d)
 clean_up() {
@@ -69,15 +71,16 @@ clean_up() {
     trap - EXIT
     trap '' HUP INT TERM
     [ -z "$watcher" ] || { kill "$watcher" && wait "$watcher"; } 2>/dev/null || :
+    exec 3>&1 >/dev/null
     lxc config set base security.protection.delete=false 2>/dev/null || :
     for one in web1 web2 web3 base; do lxc delete --force "$one" 2>/dev/null || :; done
     for one in $(lxc image list --format csv --columns f 2>/dev/null); do lxc image delete "$one" || :; done
     lxc profile delete overlay 2>/dev/null || :
-    /snap/bin/lxc project delete "$name" 2>/dev/null || say "left: project $name"
-    /snap/bin/lxc storage delete "$name" 2>/dev/null || say "left: pool $name"
+    command lxc project delete "$name" 2>/dev/null || say "left: project $name" >&3
+    command lxc storage delete "$name" 2>/dev/null || say "left: pool $name" >&3
     rm -rf "$scratch" "$kept"
     if grep -q "/${name}_.* - overlay pycor-hooks " /proc/1/mountinfo; then
-        say "left: $prefix, as containers on it still run"
+        say "left: $prefix, as containers on it still run" >&3
         status=1
     else
         rm -rf "$prefix"
@@ -87,16 +90,20 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' HUP INT TERM
 
-say "LXD $(/snap/bin/lxc version | sed -n 's/^Server version: //p'), snap $(snap list lxd | awk 'END { print $3, $4 }')"
+say "LXD $(command lxc version | sed -n 's/^Server version: //p'), snap $(snap list lxd | awk 'END { print $3, $4 }')"
 say "kernel $(uname -r), $(/usr/bin/python3 --version)"
 
 # Hooks alone: no unit, no profile of the default project.
 check "hooks are installed" "$here/.venv/bin/python" -c \
     "from pycor_hooks.install import install_hooks; print(*install_hooks('$prefix'))"
-/snap/bin/lxc storage create "$name" dir >/dev/null
-/snap/bin/lxc project create "$name" -c features.profiles=true -c features.images=true >/dev/null
+command lxc storage create "$name" dir >/dev/null
+command lxc project create "$name" -c features.profiles=true -c features.images=true >/dev/null
 lxc profile device add default root disk path=/ pool="$name" >/dev/null
 say "making a base from $image"
+if [ -f "$image" ]; then
+    check "the image is imported" lxc image import "$image" --alias "$name"
+    image=$name
+fi
 lxc launch "$image" base >/dev/null
 lxc stop base --force
 check "profile and image are made" "$pycor" profile --project "$name" --prefix "$prefix"
