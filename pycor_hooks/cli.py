@@ -120,6 +120,8 @@ class Failed(click.ClickException):
     """An error on its way out: of ours, of the kernel, or one that nobody foresaw."""
 
     def __init__(self, error: Exception) -> None:
+        while isinstance(error, ExceptionGroup):  # of the watcher's tasks: the first one's
+            error = error.exceptions[0]
         super().__init__(describe(error))
         self.status = error.exit_code if isinstance(error, PycorError) else 1
 

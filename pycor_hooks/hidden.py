@@ -11,6 +11,7 @@ Imported only where an overlay is not where it should be.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from contextlib import ExitStack
@@ -30,8 +31,13 @@ _LAYERS = 32
 
 
 def among(mounts: Iterable[Mount]) -> list[Mount]:
-    """Those to which their path does not lead."""
-    return [mount for mount in mounts if _id_at(mount.target) != mount.mount_id]
+    """Those to which their path does not lead; what a file system does not tell is none."""
+    found = []
+    for mount in mounts:
+        with contextlib.suppress(OSError):
+            if _id_at(mount.target) != mount.mount_id:
+                found.append(mount)
+    return found
 
 
 def resurface_at(directory: str) -> bool:

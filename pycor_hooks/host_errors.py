@@ -66,6 +66,12 @@ class NotMounted(PycorError):
     template = "it is not mounted at {path} any more: restart container {name}"
 
 
+class BaseUntold(PycorError):
+    """Nothing tells on which base an overlay stands whose record is lost."""
+
+    template = "nothing tells which base it stands on: restart container {name}"
+
+
 class Unreachable(PycorError):
     """A daemon does not answer."""
 
@@ -312,6 +318,12 @@ class BadPath(UsageError):
     """A path was given that is none below the root of a container."""
 
     template = "{path!r} is no path in a container: write it from its root, such as /etc/hosts"
+
+
+class MaskingDropped(UsageError):
+    """`--drop` was given with `--masking`: it takes all of the container's own at a path."""
+
+    template = "--masking shows, and --drop takes all that is at a path: give one of them"
 
 
 class NothingToDrop(UsageError):

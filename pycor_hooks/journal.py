@@ -251,7 +251,7 @@ def _parse(text: str, path: str, here: str) -> Intent:
                 paths.append(entry[1:])
             else:
                 mtime, _, directory = entry[1:].partition(" ")
-                times[directory] = int(mtime)
+                times[directory] = _time(mtime)
         return Intent(
             init=int(words[1]),
             init_start=int(words[2]),
@@ -261,6 +261,14 @@ def _parse(text: str, path: str, here: str) -> Intent:
         )
     except ValueError as error:
         raise BadJournal(path=path, reason=str(error)) from error
+
+
+def _time(text: str) -> int:
+    """A time in ns that utimensat(2) can be given; ValueError where it is none."""
+    time = int(text)
+    if not -(2**63) <= time < 2**63:
+        raise ValueError(f"{text} is no time")
+    return time
 
 
 def _here(own: str) -> str:

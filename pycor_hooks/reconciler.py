@@ -216,8 +216,9 @@ class Reconciler:
         if pending:
             self._pending.add(base)
             log.debug("%s: runs; its overlays are refreshed when it stops", base)
-        elif decision.refresh:
-            self._pending.discard(base)
+            return failures
+        self._pending.discard(base)
+        if decision.refresh:
             log.log(
                 logging.INFO if look.why else logging.DEBUG,
                 "%s: %s; %d overlays refreshed in %.0f ms",

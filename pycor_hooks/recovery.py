@@ -24,6 +24,7 @@ from pycor_hooks import (
     whereabouts,
 )
 from pycor_hooks.errors import PycorError, StillHeld
+from pycor_hooks.host_errors import BaseUntold
 from pycor_hooks.plan import label
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _tried(directory: str, mend: Callable[[], str]) -> Iterator[Finding]:
     except StillHeld:
         return  # by a hook, which makes or removes the record right now
     except (OSError, PycorError) as error:
-        yield Finding(name, f"cannot be recorded anew: {error}", failed=True)
+        yield Finding(name, f"its record is lost, and cannot be made anew: {error}", failed=True)
     else:
         if text:
             yield Finding(name, text)
@@ -83,6 +84,7 @@ def settle(directory: str) -> str:
     Raises:
         StillHeld: a hook is at it.
         DaemonDown: its base can be seen by its daemon only.
+        BaseUntold: which one that is, nothing tells.
     """
     with registry.Lock(directory, timeout=0):
         if takedown.recorded(directory):
@@ -94,7 +96,7 @@ def settle(directory: str) -> str:
                 takedown.remove_directory(directory)
             return ""
         if not found.base_name:
-            return "its record is lost, and its base cannot be told: restart it"
+            raise BaseUntold(name=label(*record.split_key(os.path.basename(directory))))
         if found.namespace:
             found.lower_identity = _identity_there(found)
         found.write()

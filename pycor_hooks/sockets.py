@@ -67,7 +67,7 @@ def find_daemons(
     """
     named = named_directories(directories, environ)
     if named is not None:
-        incus = os.path.abspath(environ.get("INCUS_DIR", ""))
+        incus = environ.get("INCUS_DIR") and os.path.abspath(environ["INCUS_DIR"])
         return [Daemon(_kind_of(each, is_incus=each == incus), each) for each in named]
     places = (*USUAL_PLACES, ("lxd", SNAP_PLACE))
     found = [Daemon(kind, directory) for kind, directory in places]

@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import instance, live, lost, mountinfo, plan, registry, takedown
+from pycor_hooks.live import BaseState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pycor_hooks.live import BaseState
     from pycor_hooks.mountinfo import Mount
     from pycor_hooks.plan import Base
     from pycor_hooks.record import Record
@@ -61,10 +61,7 @@ def look(daemons: list[str] | None = None) -> Seen:
     """
     found, without = registry.records(daemons), lost.records(daemons)
     everything = [*found, *without]
-    bases = {
-        base: live.base_state(base, apart=plan.apart(records))
-        for base, records in plan.by_base(everything).items()
-    }
+    bases = {base: _look_at(base, users) for base, users in plan.by_base(everything).items()}
     return Seen(
         records=found,
         mounts=lost.our_mounts(mountinfo.read(), daemons),
@@ -73,6 +70,14 @@ def look(daemons: list[str] | None = None) -> Seen:
         gone=frozenset(one.directory for one in everything if takedown.gone(one)),
         lost=without,
     )
+
+
+def _look_at(base: Base, users: Sequence[Record]) -> BaseState:
+    """A base as it is; UNKNOWN where its pool gives errors, and the rows of others are shown."""
+    try:
+        return live.base_state(base, apart=plan.apart(users))
+    except OSError:
+        return BaseState(running=instance.Instance(*base).running(), identity=plan.UNKNOWN)
 
 
 def rows(seen: Seen) -> list[Row]:

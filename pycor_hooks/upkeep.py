@@ -17,8 +17,8 @@ from pycor_hooks.afterupdate import Choices, Policy, Restarts
 from pycor_hooks.converge import converge
 from pycor_hooks.convergence import History, describe
 from pycor_hooks.errors import PycorError, StillHeld
-from pycor_hooks.host_errors import NeverEnds
 from pycor_hooks.logs import about, about_overlay
+from pycor_hooks.patience import Patience
 from pycor_hooks.plan import Base, apart, base_of, name_of
 from pycor_hooks.refreshing import CORES
 from pycor_hooks.staleness import Reason
@@ -36,8 +36,6 @@ log = logging.getLogger(__name__)
 
 RETRY, RETRY_MOST = 30.0, 600.0
 """Seconds until containers are tried again that could not be frozen, at first and at last."""
-LONGEST = 300.0
-"""Seconds that one container may take, all its freezes included, until it is given up."""
 _WORTH_A_RETRY = {Reason.NOT_FROZEN, Reason.TOO_SLOW}
 
 
@@ -64,7 +62,7 @@ class Upkeep:
         self._alarms: dict[Base, asyncio.TimerHandle] = {}
         self._choices: dict[Base, Choices] = {}
         self._restarts = Restarts(group)
-        self._unending: dict[str, asyncio.Future[Result | None]] = {}
+        self._patience: Patience[Result | None] = Patience()
 
     def want(self, base: Base) -> None:
         """Have a base seen to soon; it was stopped a moment ago."""
@@ -169,37 +167,12 @@ class Upkeep:
             policy = await choices.of(found)
         cure = policy is not Policy.REPORT
         work = partial(_converge_there, found, generation, history.since, cure=cure)
-        result = await self._in_time(found, work)
+        result = await asyncio.to_thread(self._patience.wait_for, found, work)
         whole = result and not _WORTH_A_RETRY & set(result.reasons.values())
         first = policy is Policy.RESTART and whole and choices.is_first(found, generation or 0)
         if first or (found.restart and whole):
             await self._restarts.want(found)
         return result
-
-    async def _in_time(
-        self, found: Record, converged: Callable[[], Result | None]
-    ) -> Result | None:
-        """Converge one container in a thread, but do not wait for ever.
-
-        The kernel may: for a process of the container's, or a file system that serves it.
-
-        Raises:
-            NeverEnds: it took too long, now or when it was last tried, and goes on.
-            PycorError, OSError: as :func:`pycor_hooks.converge.converge`.
-        """
-        if found.directory not in self._unending:
-            work = asyncio.get_running_loop().run_in_executor(None, converged)
-            await asyncio.wait([work], timeout=LONGEST)
-            if work.done():
-                return work.result()
-            self._unending[found.directory] = work
-            work.add_done_callback(partial(self._ended, found.directory))
-        raise NeverEnds(seconds=f"{LONGEST:g}", name=name_of(found))
-
-    def _ended(self, directory: str, work: asyncio.Future[Result | None]) -> None:
-        """Forget a converge that was given up, whatever became of it."""
-        del self._unending[directory]
-        work.exception()
 
     def _see_to_it_again(self, base: Base, *, soon: bool) -> None:
         """See to a base again: soon, then less and less often; once at a time, or not at all."""

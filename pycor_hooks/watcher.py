@@ -98,6 +98,9 @@ class Watcher:
         try:
             with contextlib.suppress(asyncio.CancelledError):
                 await main
+        except Exception:
+            log.exception("ends by an error that nobody foresaw: please report it")
+            raise
         finally:
             pulse.hide()
 

@@ -12,7 +12,14 @@ from pycor_hooks import layerdiff, locate, masking, output, registry, whereabout
 from pycor_hooks.commands import options
 from pycor_hooks.commands.status import amount
 from pycor_hooks.errors import printable
-from pycor_hooks.host_errors import BadPath, NoLayer, NothingToDrop, NotOwn, NotTold
+from pycor_hooks.host_errors import (
+    BadPath,
+    MaskingDropped,
+    NoLayer,
+    NothingToDrop,
+    NotOwn,
+    NotTold,
+)
 from pycor_hooks.layer import KINDS
 from pycor_hooks.output import Column
 from pycor_hooks.plan import label
@@ -72,6 +79,8 @@ def diff_command(  # noqa: PLR0913 - an argument per option
     """  # noqa: D301 - click wants the character
     options.need_root("diff")
     wanted = [check_path(path) for path in paths]
+    if drop and only_masking:
+        raise MaskingDropped
     if drop and not wanted:
         raise NothingToDrop
     of = options.parse_label(base) if base else None
@@ -85,7 +94,7 @@ def diff_command(  # noqa: PLR0913 - an argument per option
         raise
     found = layerdiff.differences(layer.upperdir, layer.lowerdir, layer.shift)
     chosen = _below(found, wanted)
-    if only_masking and not drop:
+    if only_masking:
         return _show_masking(chosen, layer, style)
     rows = [_row(one) for one in chosen]
     if drop:

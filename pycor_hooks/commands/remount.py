@@ -21,8 +21,9 @@ from pycor_hooks import (
 )
 from pycor_hooks.commands import options
 from pycor_hooks.errors import PycorError, printable
-from pycor_hooks.host_errors import DaemonDown, NothingNamed
+from pycor_hooks.host_errors import DaemonDown, NeverEnds, NothingNamed
 from pycor_hooks.output import Column
+from pycor_hooks.patience import Patience
 from pycor_hooks.plan import by_base, label, name_of
 
 if TYPE_CHECKING:
@@ -77,13 +78,15 @@ def remount_command(
         raise NothingNamed
     options.need_root("remount")
     daemons = options.looked_at(directories)
-    for finding in recovery.recover(daemons):
+    findings = recovery.recover(daemons)
+    for finding in findings:
         click.echo(f"pycor-hooks: {printable(f'{finding.name}: {finding.text}')}", err=True)
     records = registry.records(daemons)
     chosen = records if everything else options.choose(records, names, base)
     rows = [row for of, group in by_base(chosen).items() for row in refresh(of, group)]
     output.write(rows, style=style, keys=KEYS, columns=COLUMNS)
-    return int(any(row["result"] != REFRESHED for row in rows))
+    failed = any(finding.failed for finding in findings)
+    return int(failed or any(row["result"] != REFRESHED for row in rows))
 
 
 def refresh(base: Base, records: list[Record]) -> list[dict[str, object]]:
@@ -117,11 +120,15 @@ def _see_to(
         return [_row(one, FAILED, reasons.get(one.directory, str(error))) for one in records]
 
     history = convergence.History(base)
+    patience: Patience[dict[str, object]] = Patience()
 
     def see_to(one: Record) -> dict[str, object]:
         if one.directory in reasons:
             return _row(one, FAILED, reasons[one.directory])
-        return _converge(one, generation, history)
+        try:
+            return patience.wait_for(one, lambda: _converge(one, generation, history))
+        except NeverEnds as error:
+            return _row(one, FAILED, str(error))
 
     with ThreadPoolExecutor(refreshing.CORES) as pool:
         return list(pool.map(see_to, records))

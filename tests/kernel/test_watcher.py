@@ -32,6 +32,7 @@ from pycor_hooks import (
     kernel,
     live,
     overlay,
+    patience,
     record,
     refreshing,
     registry,
@@ -438,7 +439,7 @@ def test_one_that_never_ends_holds_up_no_other(
                 await reconciler.reconcile()
 
     monkeypatch.setattr(upkeep, "converge", slow)
-    monkeypatch.setattr(upkeep, "LONGEST", 0.3)
+    monkeypatch.setattr(patience, "LONGEST", 1.0)
     monkeypatch.setattr(upkeep, "CORES", 1)
     reconciling(scenario)
     said = [entry.getMessage() for entry in caplog.records if entry.levelno == logging.ERROR]
@@ -513,7 +514,7 @@ class Api(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer."""
-        raw = "lxc.hook.pre-start = /x/pre-start --base base"
+        raw = "lxc.hook.pre-start = /x/hooks/pre-start --base base"
         answer = (
             '{"metadata":[{"name":"default","config":{"features.profiles":"true"}}]}'
             if self.path.startswith("/1.0/projects")
@@ -554,6 +555,26 @@ def test_profiles_that_still_say_the_old_name(
         reconciling(scenario)
         api.shutdown()
     assert f"base: {said}; " in caplog.text
+
+
+def test_base_that_goes_while_it_is_pending(
+    two: list[Container], base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its containers are seen to once, and not again every two seconds."""
+    seen_to: list[Base] = []
+    monkeypatch.setattr(upkeep.Upkeep, "want", lambda _, wanted: seen_to.append(wanted))
+
+    async def scenario(reconciler: Reconciler) -> None:
+        with running(of(two[0])):
+            await reconciler.reconcile()
+        assert seen_to == []
+        shutil.move(base, f"{base}.old")
+        for _ in range(3):
+            await reconciler.tick()
+            await eventually(lambda: not reconciler._working)
+        assert seen_to == [of(two[0])]
+
+    reconciling(scenario)
 
 
 # -- orphans

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,8 +22,10 @@ from pycor_hooks import (
     converge,
     generations,
     ledger,
+    patience,
     profile,
     record,
+    recovery,
     refreshing,
     registry,
 )
@@ -106,6 +109,8 @@ def test_help_names_all_commands() -> None:
         ["status", "--daemon", "/nonexistent"],
         ["completion", "tcsh"],
         ["install", "--base"],
+        ["diff", "web1", "--drop"],
+        ["diff", "web1", "/etc", "--masking", "--drop", "--yes"],
     ],
 )
 def test_used_wrongly(words: list[str]) -> None:
@@ -137,6 +142,7 @@ class Trouble(PycorError):
         (FileNotFoundError(2, "No such file or directory", "/x"), "No such file or directory: /x"),
         (PermissionError(13, "Permission denied", "/x"), "Permission denied: /x; run it as root"),
         (OSError(28, "No space left on device"), "No space left on device"),
+        (ExceptionGroup("", [ExceptionGroup("", [Trouble(path="/y")])]), r"/y is \x1b[31m in"),
         (RuntimeError("odd\nthing"), "unforeseen RuntimeError: odd thing; --debug shows where"),
     ],
 )
@@ -156,7 +162,7 @@ def test_errors(
     assert last.startswith(f"pycor-hooks: {line}")
     assert bool(before) == ("--debug" in words)
     if before:
-        assert before[0].startswith("Traceback")
+        assert "Traceback (most recent call last)" in before[0]
 
 
 def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,6 +391,36 @@ def test_remount_leaves_something_stale(monkeypatch: pytest.MonkeyPatch) -> None
     assert (rows["web1"]["result"], rows["web2"]["result"]) == ("stale", "refreshed")
     assert "2 paths stay stale (1 mounted, 1 directory)" in rows["web1"]["reason"]
     assert "pycor-hooks remount web1" in rows["web1"]["reason"]
+
+
+def test_remount_of_what_cannot_be_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An overlay whose record cannot be made anew is not refreshed, and that is told."""
+    pretending(monkeypatch, running="", failing="")
+    found = [recovery.Finding("lost", "its record is lost", failed=True)]
+    monkeypatch.setattr(recovery, "recover", lambda _: found)
+    result = call("remount", "--all")
+    assert result.exit_code == 1
+    assert result.stderr == "pycor-hooks: lost: its record is lost\n"
+
+
+def test_remount_goes_on_where_one_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that keeps its converge waiting is told, and holds up no other."""
+    pretending(monkeypatch, running="", failing="")
+    ended = threading.Event()
+
+    def slow(one: Record, *_: object) -> Converged:
+        if one.name == "web1":
+            ended.wait(30)
+        return Converged(0, {}, [])
+
+    monkeypatch.setattr(converge, "converge", slow)
+    monkeypatch.setattr(patience, "LONGEST", 0.2)
+    result = call("remount", "--all", "--format", "json")
+    ended.set()
+    assert result.exit_code == 1
+    rows = {row["name"]: row for row in json.loads(result.stdout)}
+    assert [name for name in rows if rows[name]["result"] == "failed"] == ["web1"]
+    assert "does not answer; restart container web1" in rows["web1"]["reason"]
 
 
 def test_remount_without_a_manifest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def own(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-@given(st.lists(PATHS), st.dictionaries(PATHS, st.integers(0, 2**63)))
+@given(st.lists(PATHS), st.dictionaries(PATHS, st.integers(-(2**63), 2**63 - 1)))
 def test_round_trip(paths: list[str], times: dict[str, int]) -> None:
     """Whatever a path holds, it comes back."""
     read = journal._parse(os.fsdecode(intent(paths, times).render(HERE)), "armed", HERE)
@@ -48,6 +48,13 @@ def test_garbage(text: str) -> None:
     """What is no journal is refused by name, and never anything else."""
     with pytest.raises(BadState):
         journal._parse(text, "armed", HERE)
+
+
+@pytest.mark.parametrize("time", [2**63, -(2**63) - 1, 10**30])
+def test_no_time(time: int) -> None:
+    """A time that no file can have is refused: it could not be given back."""
+    with pytest.raises(BadState, match="is no time"):
+        journal._parse(os.fsdecode(intent([], {"etc": time}).render(HERE)), "armed", HERE)
 
 
 def test_cut_off() -> None:

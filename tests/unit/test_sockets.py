@@ -51,6 +51,16 @@ def test_usual_places(usual: dict[str, str]) -> None:
     assert found[0].socket == f"{usual['lxd']}/unix.socket"
 
 
+def test_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is nobody's INCUS_DIR, and need not be there."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert find_daemons([str(here)], environ={}) == [Daemon("lxd", str(here))]
+    here.rmdir()
+    assert find_daemons([str(here)], environ={}) == [Daemon("lxd", str(here))]
+
+
 def test_snap(usual: dict[str, str]) -> None:
     """LXD's snap is found as any other daemon."""
     touch_socket(usual["snap"])

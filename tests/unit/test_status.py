@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pycor_hooks import descent, lost, plan, record, status, usage
+from pycor_hooks import descent, live, lost, plan, record, registry, status, usage
 from pycor_hooks.live import BaseState
 from pycor_hooks.mountinfo import Mount
 from pycor_hooks.record import Record
@@ -16,6 +16,8 @@ from pycor_hooks.status import Seen
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pycor_hooks.plan import Base
 
 LXD = "/var/lib/lxd"
 STOPPED = BaseState(running=False, identity="1:2:3:0")
@@ -168,6 +170,22 @@ def test_foreign_mounts() -> None:
     ]
     assert list(lost.our_mounts(table)) == [table[0].target, table[1].target]
     assert list(lost.our_mounts(table, [LXD])) == [table[0].target]
+
+
+def test_a_base_whose_pool_gives_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its state is unknown, and the containers of all bases are shown."""
+    records = [recorded(), recorded(name="web2", base_name="broken")]
+
+    def base_state(base: Base, **_: object) -> BaseState:
+        if base.name == "broken":
+            raise OSError(5, "Input/output error")
+        return STOPPED
+
+    monkeypatch.setattr(live, "base_state", base_state)
+    monkeypatch.setattr(registry, "records", lambda _: records)
+    monkeypatch.setattr(lost, "records", lambda _: [])
+    rows = status.rows(status.look())
+    assert [row["base_state"] for row in rows] == ["stopped", "unknown"]
 
 
 def test_look_without_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
