@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pycor_hooks import profile
+from pycor_hooks import rawlxc
 from pycor_hooks.host_errors import BaseIsVm, BaseOnBase, BasePool, NoBase
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def find_base(connection: Connection, text: str, *, optional: bool = False) -> B
         return base
     if base.instance["type"] != "container":
         raise BaseIsVm(**words)
-    other = profile.base_of(base.instance["expanded_config"].get("raw.lxc", ""))
+    other = rawlxc.base(base.instance["expanded_config"].get("raw.lxc", ""))
     if other:
         raise BaseOnBase(other=other, **words)
     pool, driver = _pool(base)

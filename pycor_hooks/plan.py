@@ -7,11 +7,10 @@ the base is looked at. What is then done depends on what is seen, not on what th
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pycor_hooks import rawlxc
 from pycor_hooks.errors import printable
 from pycor_hooks.events import Change
 
@@ -169,29 +168,8 @@ def profiles_naming(base: Base, profiles: Iterable[tuple[str, Mapping[str, Any]]
     found = []
     for project, profile in profiles:
         text = (profile.get("config") or {}).get("raw.lxc", "")
-        for named in _bases_named(text):
-            home, _, name = named.rpartition("/")
-            fits = home == base.project if home else project in {base.project, "default"}
-            if name == base.name and fits:
-                found.append(label(project, profile["name"]))
-                break
+        home, _, name = (rawlxc.base(text) or "").rpartition("/")
+        fits = home == base.project if home else project in {base.project, "default"}
+        if name == base.name and fits:
+            found.append(label(project, profile["name"]))
     return found
-
-
-def _bases_named(raw_lxc: str) -> list[str]:
-    """Return the values of `--base` in the hook lines of a raw.lxc text."""
-    named = []
-    for line in raw_lxc.split("\n"):
-        key, _, value = line.partition("=")
-        if not key.strip().startswith("lxc.hook."):
-            continue
-        try:
-            words = shlex.split(value)
-        except ValueError:
-            words = value.split()
-        for word, following in pairwise([*words, ""]):
-            if word == "--base":
-                named.append(following)
-            elif word.startswith("--base="):
-                named.append(word.removeprefix("--base="))
-    return named

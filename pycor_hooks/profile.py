@@ -12,6 +12,7 @@ from pycor_hooks import share
 from pycor_hooks.afterupdate import KEY as AFTER_UPDATE
 from pycor_hooks.host_errors import BadBaseName, BadProfileName
 from pycor_hooks.prefix import DEFAULT as DEFAULT_PREFIX
+from pycor_hooks.rawlxc import HOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 TEMPLATE = "lxd-profiles/overlay.yaml"
 DEFAULT_BASE = "base"
 MARKER = "user.pycor-hooks"
-HOOKS = ("pre-start", "start-host", "stop", "post-stop")
 
 _INSTANCE = re.compile(r"[A-Za-z][A-Za-z0-9-]*", re.ASCII)
 _PROJECT = re.compile(r"[^\s/_'\"*$`\\;&|<>()#~!?\[\]{}%]+")
@@ -33,8 +33,8 @@ ENTER = (
 _ENTER = r"/usr/bin/env\s(?:\S+\s+)*?/usr/bin/nsenter\s(?:\S+\s+)*?/usr/bin/python3\s+-\S+\s+"
 _HOOK_LINE = re.compile(
     r"lxc\.hook\.(?P<type>" + "|".join(HOOKS) + r")\s*=\s*"
-    rf"(?P<enter>{_ENTER})?(?P<prefix>/\S*)/hooks/(?P=type)"
-    r"(?:\s+--base\s+(?P<base>\S+))?\s*"
+    rf"(?P<enter>{_ENTER})?/\S*/hooks/(?P=type)"
+    r"(?:\s+--base(?:\s+|=)\S+)?\s*"
 )
 _OPTIONS_LINE = re.compile(r"lxc\.rootfs\.options\s*=\s*")
 
@@ -86,24 +86,6 @@ def body(*, prefix: str, base: str, apart: bool = False) -> dict[str, Any]:
     """The same as the daemon's API takes it: description, config, devices."""
     loaded: dict[str, Any] = yaml.safe_load(text(prefix=prefix, base=base, apart=apart))
     return loaded
-
-
-def base_of(raw_lxc: str) -> str | None:
-    """The base that hook lines of ours name, None where there are none."""
-    for line in raw_lxc.split("\n"):
-        match = _HOOK_LINE.fullmatch(line.strip())
-        if match and match["base"]:
-            return match["base"]
-    return None
-
-
-def prefix_of(raw_lxc: str) -> str | None:
-    """Where the hooks are that hook lines of ours name, None where there are none."""
-    for line in raw_lxc.split("\n"):
-        match = _HOOK_LINE.fullmatch(line.strip())
-        if match:
-            return match["prefix"]
-    return None
 
 
 def enters(raw_lxc: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from pycor_hooks import image, profile, whereabouts
+from pycor_hooks import image, profile, rawlxc, whereabouts
 from pycor_hooks.bases import Base, find_base, protect
 from pycor_hooks.host_errors import ForeignImage, ForeignProfile, ProfileHasOtherBase, Restricted
 from pycor_hooks.output import Note
@@ -102,7 +102,7 @@ def check_profile(connection: Connection, wish: Wish) -> dict[str, Any] | None:
     project = connection.holder("features.profiles")
     if not profile.is_ours(found):
         raise ForeignProfile(name=wish.name, project=project)
-    other = profile.base_of(found["config"].get("raw.lxc", ""))
+    other = rawlxc.base(found["config"].get("raw.lxc", ""))
     users = [
         label(user_project, user)
         for user_project, user in users_of(found)

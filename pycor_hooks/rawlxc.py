@@ -9,8 +9,10 @@ from __future__ import annotations
 import shlex
 from typing import NamedTuple
 
-from pycor_hooks.profile import HOOKS
+from pycor_hooks.errors import UsageError
+from pycor_hooks.hook import parse_options
 
+HOOKS = ("pre-start", "start-host", "stop", "post-stop")
 _HOOK = "lxc.hook"
 _OPTIONS = "lxc.rootfs.options"
 
@@ -50,6 +52,15 @@ def pre_start(raw_lxc: str) -> PreStart | None:
         if found:
             return found
     return None
+
+
+def base(raw_lxc: str) -> str | None:
+    """The base that the hook in effect names, as it is written; None where there is none."""
+    ours = pre_start(raw_lxc)
+    try:
+        return parse_options("pre-start", ours.argv)["--base"] if ours else None
+    except UsageError:
+        return None
 
 
 def missing(raw_lxc: str) -> list[str]:

@@ -20,7 +20,7 @@ import tempfile
 
 from pycor_hooks import __version__, share
 from pycor_hooks.host_errors import BadPrefix, SystemPython
-from pycor_hooks.profile import HOOKS
+from pycor_hooks.rawlxc import HOOKS
 
 PYTHON = "/usr/bin/python3"
 OLDEST = [3, 11]

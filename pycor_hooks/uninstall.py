@@ -11,10 +11,10 @@ from pycor_hooks import (
     generations,
     image,
     instance,
-    kernel,
     lost,
     profile,
     provision,
+    rawlxc,
     record,
     registry,
     systemd,
@@ -48,7 +48,10 @@ def uninstall(prefix: str, daemons: Sequence[Daemon]) -> Iterator[str]:
     Raises:
         InUse: containers use a profile of ours, or an overlay is live; nothing was removed.
         Unreachable: a daemon does not answer, so it cannot be told; nothing was removed.
+        BadPrefix: something else is there, as in a clone; nothing was removed.
     """
+    if os.path.isdir(prefix):
+        tree.current(prefix)
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(Connection(daemon)) for daemon in daemons]
         connections = [each for connection in opened for each in projects_of(connection)]
@@ -122,11 +125,11 @@ def our_profiles(connection: Connection) -> list[dict[str, Any]]:
 def prefixes_of(connections: Sequence[Connection]) -> set[str]:
     """Where the hooks are that the profiles of ours name."""
     found = {
-        profile.prefix_of(each["config"].get("raw.lxc", ""))
+        rawlxc.pre_start(each["config"].get("raw.lxc", ""))
         for connection in connections
         for each in our_profiles(connection)
     }
-    return {prefix for prefix in found if prefix}
+    return {hook.prefix for hook in found if hook}
 
 
 def remove_profile(connection: Connection, found: dict[str, Any]) -> str:
@@ -141,7 +144,7 @@ def remove_profile(connection: Connection, found: dict[str, Any]) -> str:
 
 def still_protected(connection: Connection, found: dict[str, Any]) -> Iterator[str]:
     """Say how a base can be deleted again; whether it should be is the operator's to know."""
-    text = profile.base_of(found["config"].get("raw.lxc", "")) or ""
+    text = rawlxc.base(found["config"].get("raw.lxc", "")) or ""
     project, _, name = text.rpartition("/")
     owner = connection.in_project(project or connection.project)
     base = owner.find("instances", name) if name else None
@@ -182,11 +185,8 @@ def remove_hooks(prefix: str) -> Iterator[str]:
 
 
 def remove_run() -> None:
-    """Remove the mount and the directories below /run, as far as they are empty."""
+    """Remove the directories below /run, as far as they are empty."""
     for directory in registry.directories():
         takedown.remove_directory(directory)
-    run = record.RUN
     with contextlib.suppress(OSError):  # another daemon's container may be starting
-        while not os.listdir(run) and kernel.is_mount_root(run):
-            kernel.umount(run)
-        os.rmdir(run)
+        os.rmdir(record.RUN)

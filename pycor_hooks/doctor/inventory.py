@@ -45,12 +45,6 @@ class Container:
         return self.where.label
 
     @property
-    def flag(self) -> str:
-        """What to append to a command for people, so that it means its project."""
-        project = self.where.project
-        return "" if project == "default" else f" --project {project}"
-
-    @property
     def privileged(self) -> bool:
         """Whether its root is the host's."""
         return self.expanded.get("security.privileged") == "true"
@@ -191,20 +185,11 @@ def base_of_profile(connection: Connection, profile: dict[str, Any]) -> Instance
         connection: in the project that holds the profile.
         profile: as the API shows it.
     """
-    named = base_named(profile["config"].get("raw.lxc", ""))
+    named = rawlxc.base(profile["config"].get("raw.lxc", ""))
     if named is None:
         return None
     nobody = instance.Instance(connection.daemon.directory, connection.project, "")
     try:
         return instance.parse_base(named, nobody)
-    except UsageError:
-        return None
-
-
-def base_named(raw_lxc: str) -> str | None:
-    """The base that the hook in effect names, as it is written; None where there is none."""
-    ours = rawlxc.pre_start(raw_lxc)
-    try:
-        return hook.parse_options("pre-start", ours.argv)["--base"] if ours else None
     except UsageError:
         return None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from pycor_hooks import image, profile, provision, rawlxc, tree, uninstall, whereabouts
 from pycor_hooks.bases import find_base
 from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, count, refused, sound
-from pycor_hooks.doctor.inventory import base_named
 from pycor_hooks.errors import PycorError
 from pycor_hooks.host_errors import NoHooks
 from pycor_hooks.prefix import DEFAULT as DEFAULT_PREFIX
@@ -66,22 +65,23 @@ def check_profile(connection: Connection, found: Profile) -> Check:
     subject = f"{connection.label} {found['name']}"
     raw_lxc = found["config"].get("raw.lxc", "")
     ours = rawlxc.pre_start(raw_lxc)
-    base, prefix = profile.base_of(raw_lxc), profile.prefix_of(raw_lxc)
+    foreign = profile.foreign_lines(raw_lxc)
     again = f"run {remake(connection, found)}"
     missing = rawlxc.missing(raw_lxc)
     if missing or not ours:
         return Check("profile", subject, FAIL, f"not in effect: {', '.join(missing)}", again)
     if not os.path.exists(os.path.join(ours.prefix, tree.LINK)):
         return refused("profile", subject, NoHooks(prefix=ours.prefix))
-    if not base or not prefix:
+    base = rawlxc.base("\n".join(line for line in raw_lxc.split("\n") if line not in foreign))
+    if not base:
         return Check("profile", subject, OK, "hooks in effect, by lines of an operator's own")
     apart = bool(whereabouts.is_apart(connection.daemon))
     if apart and not profile.enters(raw_lxc):
         cause = "its hooks would run in the mount namespace that this daemon has for itself"
         return Check("profile", subject, FAIL, cause, again)
-    wanted = profile.body(prefix=prefix, base=base, apart=apart)["config"]["raw.lxc"]
-    foreign = rawlxc.settings("\n".join(profile.foreign_lines(raw_lxc)))
-    if [one for one in rawlxc.settings(raw_lxc) if one not in foreign] != rawlxc.settings(wanted):
+    wanted = profile.body(prefix=ours.prefix, base=base, apart=apart)["config"]["raw.lxc"]
+    others = rawlxc.settings("\n".join(foreign))
+    if [one for one in rawlxc.settings(raw_lxc) if one not in others] != rawlxc.settings(wanted):
         return Check("profile", subject, WARN, "its hook lines are not as they were made", again)
     return Check("profile", subject, OK, f"for base {base}, as it was made")
 
@@ -116,7 +116,7 @@ def check_images(
 
 def _compare(holder: Connection, found: Profile, one: dict[str, Any], again: str) -> Check:
     subject = f"{holder.label} {found['name']}"
-    text = base_named(found["config"].get("raw.lxc", ""))
+    text = rawlxc.base(found["config"].get("raw.lxc", ""))
     try:
         base = find_base(holder, text or "", optional=True)
     except PycorError as error:
@@ -154,7 +154,7 @@ def check_raw_lxc(container: Container, ours: set[str]) -> Iterator[Check]:
     else:
         cause = f"it was made for profile {profiles}, which it does not have"
         remedy = f"{client} profile add {name} {profiles}"
-    yield Check("raw.lxc", container.label, FAIL, cause, remedy + container.flag)
+    yield Check("raw.lxc", container.label, FAIL, cause, remedy + container.where.flag)
 
 
 def profiles_of(house: House) -> dict[str, list[Profile]]:
@@ -171,7 +171,7 @@ def names_for(container: Container, house: House, mine: dict[str, list[Profile]]
 def remake(connection: Connection, found: Profile) -> str:
     """The command that makes profile and image as they should be."""
     raw_lxc = found["config"].get("raw.lxc", "")
-    ours, base = rawlxc.pre_start(raw_lxc), base_named(raw_lxc)
+    ours, base = rawlxc.pre_start(raw_lxc), rawlxc.base(raw_lxc)
     words = ["pycor-hooks", "profile", "--name", found["name"], "--base", base or "BASE"]
     if ours and ours.prefix != DEFAULT_PREFIX:
         words += ["--prefix", ours.prefix]

@@ -15,7 +15,7 @@ from lab.liblxc import Container, Monitor, make_base
 from lab.starts import half_cured, run
 from pycor_hooks import kernel, mountinfo, overlay, record, takedown
 from pycor_hooks.kernellog import KernelLog
-from pycor_hooks.profile import HOOKS
+from pycor_hooks.rawlxc import HOOKS
 
 if TYPE_CHECKING:
     from pathlib import Path

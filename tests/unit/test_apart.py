@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pycor_hooks import hook, live, plan, profile, provision, share, tree, whereabouts
+from pycor_hooks import hook, live, plan, profile, provision, rawlxc, share, tree, whereabouts
 from pycor_hooks.host_errors import DaemonDown
 from pycor_hooks.instance import Instance
 from pycor_hooks.record import Record
@@ -36,7 +36,7 @@ def test_hook_lines_lead_to_the_host() -> None:
 @pytest.mark.parametrize("raw_lxc", [PLAIN, APART])
 def test_both_forms_are_known_as_ours(raw_lxc: str) -> None:
     """Base and prefix are read from either, and an update replaces one by the other."""
-    assert (profile.base_of(raw_lxc), profile.prefix_of(raw_lxc)) == ("base", "/opt/hooks")
+    assert rawlxc.pre_start(raw_lxc) == ("/opt/hooks", ["--base", "base"])
     assert profile.foreign_lines(raw_lxc) == []
     assert profile.merge(f"{raw_lxc}lxc.mount.auto = proc\n", PLAIN).startswith(PLAIN)
 

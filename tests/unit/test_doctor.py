@@ -16,7 +16,6 @@ from pycor_hooks import (
     instance,
     intact,
     prestart,
-    profile,
     pulse,
     rawlxc,
     record,
@@ -190,7 +189,7 @@ def test_pulses_of_nobody(run: Path) -> None:
         ("lxc.hook.stop =\n", ["lxc.hook.stop"]),
         ("lxc.hook.stop =\nlxc.hook.stop = /y/hooks/stop\n", []),
         ("lxc.hook.stop = /bin/true\n", []),
-        ("lxc.hook =\n", [f"lxc.hook.{kind}" for kind in profile.HOOKS]),
+        ("lxc.hook =\n", [f"lxc.hook.{kind}" for kind in rawlxc.HOOKS]),
         ("lxc.rootfs.options = idmap=container\n", ["lxc.rootfs.options (empty)"]),
     ],
 )

@@ -16,7 +16,7 @@ import pytest
 
 from pycor_hooks import install, intact, prefix, share, systemd, tree, uninstall
 from pycor_hooks.host_errors import BadPrefix, SystemdFailed, SystemPython, UnsafePrefix
-from pycor_hooks.profile import HOOKS
+from pycor_hooks.rawlxc import HOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -97,12 +97,14 @@ def test_compare_is_what_a_look_at_every_path_gives(old: list[Entry], new: list[
 
 
 @given(st.lists(trees, min_size=1, max_size=4))
-def test_generations_joined_are_one_comparison(generations: list[list[Entry]]) -> None:
-    """Who missed some generations hears what he would hear by comparing first and last."""
+def test_what_some_generations_have_touched(generations: list[list[Entry]]) -> None:
+    """Each path that one of them changed, once and in order, with what is there in the end."""
     steps = itertools.pairwise(generations)
     histories = [list(manifest.compare(old, new)) for old, new in steps]
-    wanted = list(manifest.compare(generations[0], generations[-1]))
-    assert list(manifest.join(histories)) == wanted
+    paths = {change.path for history in histories for change in history}
+    last = {one.path: one for one in generations[-1]}
+    wanted = [(path, last.get(path)) for path in sorted(paths, key=manifest.order)]
+    assert list(manifest.touched(histories)) == wanted
 
 
 @given(trees, trees)

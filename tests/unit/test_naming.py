@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 PROJECTS = "/1.0/projects?recursion=1"
 PROFILES = "/1.0/profiles?recursion=1&project=default"
 DEFAULT = '{"metadata": [{"name": "default", "config": {}}]}'
-NAMED = '{"metadata": [{"name": "web", "config": {"raw.lxc": "lxc.hook.stop = x --base base"}}]}'
+HOOK = "lxc.hook.pre-start = /p/hooks/pre-start --base base"
+NAMED = f'{{"metadata": [{{"name": "web", "config": {{"raw.lxc": "{HOOK}"}}}}]}}'
 
 
 def say(daemon: Daemon, *, exists: tuple[bool, ...]) -> None:

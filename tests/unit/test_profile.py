@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pycor_hooks import afterupdate, image, profile, share
+from pycor_hooks import afterupdate, image, profile, rawlxc, share
 from pycor_hooks.host_errors import BadBaseName, BadProfileName
 
 RAW_LXC = """\
@@ -36,7 +36,14 @@ def test_other_base_and_prefix() -> None:
     raw_lxc = profile.body(prefix="/opt/base", base="shop/web")["config"]["raw.lxc"]
     expected = RAW_LXC.replace("/usr/local/lib/pycor-hooks", "/opt/base")
     assert raw_lxc == expected.replace("--base base", "--base shop/web")
-    assert profile.base_of(raw_lxc) == "shop/web"
+    assert rawlxc.base(raw_lxc) == "shop/web"
+
+
+def test_the_other_way_to_write_an_option() -> None:
+    """A line of ours whose base follows "=" is replaced, not kept beside the new one."""
+    old = RAW_LXC.replace("--base base", "--base=web")
+    assert rawlxc.base(old) == "web"
+    assert profile.merge(old, RAW_LXC) == RAW_LXC
 
 
 @pytest.mark.parametrize("text", ["base", "web-1", "shop/base", "a.b/c"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from pycor_hooks import host_errors, profile, provision, uninstall
+from pycor_hooks import host_errors, profile, provision, rawlxc, uninstall
 from pycor_hooks.client import Connection
 from pycor_hooks.sockets import Daemon
 from tests.unit.fake_api import FakeApi, Project, instance
@@ -52,7 +52,7 @@ def test_all_of_it(api: FakeApi) -> None:
     lines = ensure(api)
     assert len(lines) == 3
     made = api.default.profiles["overlay"]
-    assert profile.base_of(made["config"]["raw.lxc"]) == "base"
+    assert rawlxc.base(made["config"]["raw.lxc"]) == "base"
     assert image_of(api.default)["profiles"] == ["default", "overlay"]
     assert api.default.instances["base"]["config"] == {
         "security.protection.delete": "true",
@@ -139,7 +139,7 @@ def test_base_in_another_project(api: FakeApi) -> None:
     lines = ensure(api, base="default/base", project="shop")
     assert f"{api.daemon.directory} project shop: profile overlay created" in lines[0]
     raw_lxc = api.projects["shop"].profiles["overlay"]["config"]["raw.lxc"]
-    assert profile.base_of(raw_lxc) == "default/base"
+    assert rawlxc.base(raw_lxc) == "default/base"
     assert api.default.instances["base"]["config"]["boot.autostart"] == "false"
     assert "overlay" not in api.default.profiles
 
@@ -331,6 +331,17 @@ def test_not_removed_while_used(api: FakeApi) -> None:
     with Connection(api.daemon) as connection, refused:
         uninstall.check_unused(uninstall.projects_of(connection))
     assert api.changes == before
+
+
+def test_nothing_is_removed_where_the_hooks_are_not_ours(api: FakeApi, tmp_path: Path) -> None:
+    """A prefix with something else in it, as a clone, is refused before anything is gone."""
+    ensure(api)
+    clone = tmp_path / "clone"
+    (clone / "hooks").mkdir(parents=True)
+    with pytest.raises(host_errors.BadPrefix):
+        list(uninstall.uninstall(str(clone), [api.daemon]))
+    assert [path.name for path in clone.iterdir()] == ["hooks"]
+    assert "overlay" in api.default.profiles
 
 
 def test_own_settings_are_not_removed(api: FakeApi) -> None:
