@@ -83,27 +83,13 @@ def packages(base: Base) -> dict[str, str]:
         return {}
 
 
-def changes_since(base: Base, generation: int | None) -> Iterator[Change] | None:
-    """What changed in a base since one of its generations, up to the one of its manifest.
-
-    Args:
-        base: it has a rootfs.
-        generation: the older one; None where it is not known.
-
-    Returns:
-        The changes, each path once; None where they are not known any more, or never were: then
-        every path may have changed.
-    """
-    histories = _histories(base, generation)
-    return None if histories is None else manifest.join(histories)
-
-
 def touched_since(base: Base, generation: int | None) -> Iterator[tuple[str, Entry | None]]:
     """Every path that a base may have changed since one of its generations, and what it has there.
 
     Args:
-        base, generation: as for :func:`changes_since`; where that does not know, every path of
-            the manifest.
+        base: it has a rootfs.
+        generation: the older one; None where it is not known. Where the changes are not known any
+            more, or never were, every path of the manifest may have changed.
 
     Raises:
         FileNotFoundError: there is no manifest.

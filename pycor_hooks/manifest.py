@@ -162,26 +162,13 @@ def change(old: Entry | None, new: Entry | None) -> Iterator[Change]:
         yield Change(old.path, CHANGED, old, new)
 
 
-def join(histories: Iterable[Iterable[Change]]) -> Iterator[Change]:
-    """Put the changes of generations that follow each other together.
-
-    Args:
-        histories: the oldest first, each as :func:`compare` gives it.
-
-    Yields:
-        A change for each path that is not in the end what it was at first.
-    """
-    for steps in _by_path(histories):
-        yield from change(steps[0].old, steps[-1].new)
-
-
 def touched(histories: Iterable[Iterable[Change]]) -> Iterator[tuple[str, Entry | None]]:
     """Every path that some of the generations changed, and what is there in the end.
 
     That includes what is in the end as it was at first: somebody may have looked between.
 
     Args:
-        histories: as for :func:`join`.
+        histories: the oldest first, each as :func:`compare` gives it.
     """
     for steps in _by_path(histories):
         yield steps[-1].path, steps[-1].new
