@@ -19,6 +19,7 @@ from pylxd.client import get_session_for_url
 from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
 from pycor_hooks.host_errors import DaemonRefused, NoProject, NotThere, Unreachable
+from pycor_hooks.instance import flag_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +91,7 @@ class Connection:
     @property
     def flag(self) -> str:
         """What to append to a command for people, so that it means this project."""
-        return "" if self.project == "default" else f" --project {self.project}"
+        return flag_of(self.project)
 
     def holder(self, feature: str) -> str:
         """The project that holds what this one uses: itself, or the default one.

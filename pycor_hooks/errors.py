@@ -94,9 +94,9 @@ class BaseWithoutRootfs(PycorError):
     """The base's volume is there, but its tree is not mounted while it is stopped."""
 
     template = (
-        "base {base} has no rootfs at {path}: its pool is on {driver}, where the volume of a "
+        "base {label} has no rootfs at {path}: its pool is on {driver}, where the volume of a "
         "stopped instance is not mounted; move the base to a dir or btrfs pool "
-        "({client} storage create bases dir; {client} move {name} -s bases)"
+        "({client} storage create bases dir; {client} move {name} -s bases{flag})"
     )
 
 
@@ -104,8 +104,8 @@ class BaseIsSelf(PycorError):
     """A container was given the profile of which it is the base."""
 
     template = (
-        "{base} cannot be its own base: take the overlay profile off it "
-        "({client} profile remove {name} PROFILE)"
+        "{label} cannot be its own base: take the overlay profile off it "
+        "({client} profile remove {name} PROFILE{flag})"
     )
 
 
@@ -184,8 +184,9 @@ class BadRootfs(PycorError):
     """The rootfs of an instance is not a directory, so it would lead elsewhere."""
 
     template = (
-        "{path} is not a directory but {kind}, as no daemon makes it: {name} was imported from a "
-        "backup that somebody tampered with; find out who, and delete it ({client} delete {name})"
+        "{path} is not a directory but {kind}, as no daemon makes it: {label} was imported from a "
+        "backup that somebody tampered with; find out who, and delete it "
+        "({client} delete {name}{flag})"
     )
 
 
@@ -193,8 +194,8 @@ class RootDiskReadonly(PycorError):
     """The root disk is read-only, which an overlay's upper cannot be."""
 
     template = (
-        "the root disk of {name} has readonly=true, and an overlay needs a writable one: "
-        "{client} config device set {name} root readonly=false"
+        "the root disk of {label} has readonly=true, and an overlay needs a writable one: "
+        "{client} config device set {name} root readonly=false{flag}"
     )
 
 

@@ -48,6 +48,16 @@ class Instance:
         return self.name if self.project == "default" else f"{self.project}/{self.name}"
 
     @property
+    def flag(self) -> str:
+        """What a command of the daemon's client needs besides the name: see :func:`flag_of`."""
+        return flag_of(self.project)
+
+    def words(self) -> dict[str, str]:
+        """How an error speaks of it, and a command of the daemon's client."""
+        client = client_of(self.daemon)
+        return {"label": self.label, "name": self.name, "flag": self.flag, "client": client}
+
+    @property
     def link(self) -> str:
         """The daemon's symlink to the instance's volume, in whichever pool that is."""
         return f"{self.daemon}/containers/{self.key}"
@@ -90,6 +100,11 @@ class Instance:
     @property
     def _lxcpath(self) -> str:
         return f"{self.daemon}/containers"
+
+
+def flag_of(project: str) -> str:
+    """What to append to a command for people, so that it means that project."""
+    return "" if project == "default" else f" --project {project}"
 
 
 def command_socket(lxcpath: str, key: str) -> bytes:

@@ -19,6 +19,10 @@ import stat
 from pycor_hooks import kernel
 from pycor_hooks.errors import BadLayer, BadRootfs, LayerReadonly, NoSpace
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycor_hooks.instance import Instance
+
 KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFREG: "a file",
@@ -109,22 +113,21 @@ def kind_of(path: str) -> str:
         return "missing"
 
 
-def check_rootfs(path: str, name: str, client: str) -> None:
+def check_rootfs(path: str, of: Instance) -> None:
     """Refuse a rootfs that is no directory: a link would lead to any place of the host.
 
     The daemons make directories, but they import what a backup holds.
 
     Args:
         path: the rootfs of a container or of a base.
-        name: the instance's.
-        client: of its daemon, for the remedy.
+        of: the instance.
 
     Raises:
         BadRootfs: it is something else, or missing.
     """
     kind = kind_of(path)
     if kind != KINDS[stat.S_IFDIR]:
-        raise BadRootfs(path=path, kind=kind, name=name, client=client)
+        raise BadRootfs(path=path, kind=kind, **of.words())
 
 
 def tidy(own: str) -> None:
@@ -138,7 +141,7 @@ def tidy(own: str) -> None:
         OSError: a file that a cure was about to give back cannot be given back.
     """
     settle(own)
-    if kernel.exists(f"{own}/{PARENTS}"):
+    if holds(own, PARENTS):
         from pycor_hooks.parents import remove  # noqa: PLC0415 - a rare need
 
         remove(own)
@@ -150,11 +153,19 @@ def settle(own: str) -> bool:
     Returns:
         Whether there was one: its overlay has to be refreshed, should it live on.
     """
-    if not kernel.exists(f"{own}/{CURE}"):
+    if not holds(own, CURE):
         return False
     from pycor_hooks import journal  # noqa: PLC0415 - a rare need
 
     return journal.settle(own)
+
+
+def holds(own: str, name: str) -> bool:
+    """Whether something of ours lies beside upper.
+
+    Not where ``own`` is a link, as an imported volume may have it: that led to another's layer.
+    """
+    return kind_of(own) == KINDS[stat.S_IFDIR] and kernel.exists(f"{own}/{name}")
 
 
 def shares_btrfs(volume: str, lower: str) -> bool:

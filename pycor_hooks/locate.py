@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import profile, registry
+from pycor_hooks import layer, rawlxc, registry
 from pycor_hooks.host_errors import Ambiguous, BaseUnknown, NoLayer
 from pycor_hooks.instance import Instance
 from pycor_hooks.plan import Base, base_of, label
@@ -55,6 +55,7 @@ def find(name: tuple[str, str], base: tuple[str, str] | None, daemons: Sequence[
         NoLayer: none of them has such a container, or it has no layer.
         Ambiguous: several have.
         BaseUnknown: it is stopped, and no base is named, or that is not there.
+        BadLayer: what it has is no layer, but a link to another's.
     """
     found = [
         Instance(daemon.directory, *name)
@@ -75,6 +76,7 @@ def find(name: tuple[str, str], base: tuple[str, str] | None, daemons: Sequence[
     what = Instance(container.daemon, project, of)
     if not os.path.isdir(what.rootfs()):
         raise BaseUnknown(name=container.label, reason=f"its base {what.label} has no rootfs")
+    layer.owner(container.volume(), what.rootfs())
     own = f"{container.volume()}/overlay"
     return Layer(container, Base(container.daemon, project, of), own, what.rootfs(), None)
 
@@ -91,7 +93,7 @@ def _ask(daemon: Daemon, container: Instance) -> tuple[str, str]:
 
     with Connection(daemon, container.project) as connection:
         found = connection.find("instances", container.name) or {"expanded_config": {}}
-    named = profile.base_of(found["expanded_config"].get("raw.lxc", ""))
+    named = rawlxc.base(found["expanded_config"].get("raw.lxc", ""))
     if named is None:
         raise BaseUnknown(name=container.label, reason="its profiles name no base")
     project, slash, name = named.rpartition("/")

@@ -121,10 +121,9 @@ def check(
     Raises:
         PycorError: a named refusal.
     """
-    client = instance.client_of(container.daemon)
-    layer.check_rootfs(rootfs, container.name, client)
+    layer.check_rootfs(rootfs, container)
     if config.readonly:
-        raise RootDiskReadonly(name=container.label, client=client)
+        raise RootDiskReadonly(**container.words())
     lower = check_base(container, base)
     ids = idmap.from_config(config.idmap)
     volume = os.path.dirname(rootfs)
@@ -180,9 +179,8 @@ def check_base(container: Instance, base: Instance) -> str:
     Returns:
         The real path of its rootfs.
     """
-    client = instance.client_of(base.daemon)
     if base.key == container.key:
-        raise BaseIsSelf(base=base.label, name=base.name, client=client)
+        raise BaseIsSelf(**base.words())
     volume = base.volume()
     lower = f"{volume}/rootfs"
     if not kernel.exists(volume):
@@ -191,10 +189,8 @@ def check_base(container: Instance, base: Instance) -> str:
         from pycor_hooks import pools  # noqa: PLC0415 - only a refusal pays for it
 
         driver = pools.driver_of(volume)
-        raise BaseWithoutRootfs(
-            base=base.label, path=lower, driver=driver, client=client, name=base.name
-        )
-    layer.check_rootfs(lower, base.name, client)
+        raise BaseWithoutRootfs(path=lower, driver=driver, **base.words())
+    layer.check_rootfs(lower, base)
     if kernel.exists(f"{volume}/overlay"):
         raise BaseIsOverlay(base=base.label, path=f"{volume}/overlay")
     with os.scandir(lower) as entries:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from pycor_hooks import execution, oldcode, procs, restartd, restarting, unitstates
 from pycor_hooks.client import Connection
 from pycor_hooks.errors import PycorError
-from pycor_hooks.host_errors import ExecFailed
-from pycor_hooks.instance import client_of
+from pycor_hooks.host_errors import ExecFailed, Unreachable
+from pycor_hooks.instance import client_of, flag_of
 from pycor_hooks.output import Note
 from pycor_hooks.plan import base_of, name_of
-from pycor_hooks.sockets import find_daemons
+from pycor_hooks.sockets import find_daemons, is_listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,8 +83,7 @@ def _left(record: Record, plan: Plan) -> Iterator[Note]:
     """What a restart of units does not do, with what does."""
     name = name_of(record)
     if plan.container:
-        project = "" if record.project == "default" else f" --project {record.project}"
-        command = f"{client_of(record.daemon)} restart {record.name}{project}"
+        command = f"{client_of(record.daemon)} restart {record.name}{flag_of(record.project)}"
         who = ", ".join(plan.container)
         if procs.unit(record.init) != restarting.MANAGER:
             who = f"it has no systemd ({who})"
@@ -110,6 +109,9 @@ class _Renewal:
         if not plan.units and not plan.reexec:
             return plan
         (daemon,) = find_daemons([self._record.daemon])
+        if not is_listening(daemon):  # its socket may be systemd's, which would start it
+            reason = "it does not run"
+            raise Unreachable(kind=daemon.kind, directory=daemon.directory, reason=reason)
         with Connection(daemon, self._record.project) as connection:
             self._connection = connection
             before = self._states()

@@ -184,7 +184,7 @@ def load(own: str, place: Place) -> None:
     """
     if place.identity:
         with place:
-            needed = any(kernel.exists(f"{own}/{name}") for name in (layer.CURE, layer.PARENTS))
+            needed = any(layer.holds(own, name) for name in (layer.CURE, layer.PARENTS))
         if needed:
             from pycor_hooks import journal, parents  # noqa: F401, PLC0415
 

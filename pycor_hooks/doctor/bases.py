@@ -82,8 +82,7 @@ def check_btrfs(base: Base, rootfs: str) -> Check:
 def elsewhere(base: Instance) -> str:
     """The commands that move a base to a pool of its own."""
     client = instance.client_of(base.daemon)
-    flag = "" if base.project == "default" else f" --project {base.project}"
-    return f"{client} storage create bases dir; {client} move {base.name} -s bases{flag}"
+    return f"{client} storage create bases dir; {client} move {base.name} -s bases{base.flag}"
 
 
 def check_ids(base: Base, root: int, owners: Owners) -> Check:
@@ -147,7 +146,8 @@ def check_running(house: House, base: Base) -> Check:
     client = instance.client_of(base.where.daemon)
     some = count(len(base.live), "live overlay")
     cause = f"it runs{since}: until it stops, {some} may see its changes half-done"
-    return Check(name, subject, WARN, cause, f"when the update is done: {client} stop {subject}")
+    remedy = f"when the update is done: {client} stop {base.where.name}{base.where.flag}"
+    return Check(name, subject, WARN, cause, remedy)
 
 
 def _since(house: House, base: Base) -> str:
@@ -182,5 +182,5 @@ def check_boot(container: Container) -> Check:
     cause = "it " + " and ".join(effects[key] for key in missing)
     client = instance.client_of(container.daemon.directory)
     settings = " ".join(f"{key}={value}" for key, value in missing.items())
-    remedy = f"{client} config set {container.where.name} {settings}{container.flag}"
+    remedy = f"{client} config set {container.where.name} {settings}{container.where.flag}"
     return Check(name, subject, WARN, cause, remedy)

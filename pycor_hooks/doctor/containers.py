@@ -59,9 +59,8 @@ def check_pools(house: House, containers: Iterable[Container]) -> Iterator[Check
                 "of an upper, and where nothing can stand on it as a base"
             )
             client = instance.client_of(container.where.daemon)
-            remedy = (
-                f"{client} move {container.where.name} -s POOL{container.flag}, to dir or btrfs"
-            )
+            where = container.where
+            remedy = f"{client} move {where.name} -s POOL{where.flag}, to dir or btrfs"
             yield Check("pool", container.label, WARN, cause, remedy)
 
 
@@ -102,10 +101,12 @@ def check_stores(house: House, uppers: dict[str, tuple[str, set[str]]]) -> Itera
                     f"{engine} keeps its images on the overlay, in {place}, which cannot be the "
                     "upper of another: slow copies instead of layers, or an error"
                 )
-                name = label.rpartition("/")[2]
+                project, _, name = label.rpartition("/")
+                flag = instance.flag_of(project or "default")
                 volume = f"{name}-store"
                 remedy = (
-                    f"give it a volume: {client} storage volume create POOL {volume}; {client} "
-                    f"config device add {name} store disk pool=POOL source={volume} path={place}"
+                    f"give it a volume: {client} storage volume create POOL {volume}{flag}; "
+                    f"{client} config device add {name} store disk pool=POOL source={volume} "
+                    f"path={place}{flag}"
                 )
                 yield Check("nested store", label, WARN, cause, remedy)

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.liblxc import Container, make_base, make_volume
-from pycor_hooks import kernel
+from pycor_hooks import attributes, errors, kernel
+from pycor_hooks.beneath import Tree
+from pycor_hooks.instance import Instance
+from pycor_hooks.parents import Parents
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,10 +129,47 @@ def test_own_layer_is_something_else(web: Container, part: str, kind: str) -> No
     assert f"{path} is not a directory but {kind}" in line
 
 
+def test_own_layer_is_another_s(web: Container, daemon: Path) -> None:
+    """A link to another container's layer, as an imported volume may have it: that is let be.
+
+    Not even what a cure has left there is touched, which only its own container's hooks finish.
+    """
+    other = f"{make_volume(str(daemon), 'other')}/overlay"
+    os.makedirs(f"{other}/upper/etc")
+    os.mkdir(f"{other}/work")
+    parents = Parents(other)
+    with Tree(f"{other}/upper") as upper:
+        descriptor = upper.open("etc")
+        parents.add("etc", attributes.of(descriptor))
+        os.close(descriptor)
+    parents.save()
+    os.symlink(other, f"{web.volume}/overlay")
+    assert "overlay is not a directory but a symlink" in refusal(web)
+    assert sorted(os.listdir(other)) == ["parents", "upper", "work"]
+    assert os.listdir(f"{other}/upper") == ["etc"]
+
+
 def test_root_disk_readonly(web: Container) -> None:
     """The daemon's option for a read-only root disk is refused, though raw.lxc clears it."""
     web.config = "lxc.rootfs.options = idmap=container,ro\nlxc.rootfs.options =\n"
     assert "config device set web1 root readonly=false" in refusal(web)
+
+
+@pytest.mark.parametrize(
+    ("error", "command"),
+    [
+        (errors.BadRootfs, "lxc delete web1 --project staging"),
+        (errors.RootDiskReadonly, "lxc config device set web1 root readonly=false --project st"),
+        (errors.BaseIsSelf, "lxc profile remove web1 PROFILE --project staging"),
+        (errors.BaseWithoutRootfs, "lxc move web1 -s bases --project staging"),
+    ],
+)
+def test_commands_in_another_project(error: type[errors.PycorError], command: str) -> None:
+    """What a refusal tells to type means that container, and no namesake of it."""
+    words = Instance("/var/lib/nowhere", "staging", "web1").words()
+    line = str(error(**words, path="/p", kind="a symlink", driver="zfs"))
+    assert command in line
+    assert "staging/web1" in line
 
 
 def test_no_root_in_the_id_map(web: Container) -> None:
