@@ -64,7 +64,7 @@ def _tried(directory: str, mend: Callable[[], str]) -> Iterator[Finding]:
     except StillHeld:
         return  # by a hook, which makes or removes the record right now
     except (OSError, PycorError) as error:
-        yield Finding(name, f"its record is lost, and cannot be made anew: {error}", failed=True)
+        yield Finding(name, f"cannot be recorded anew: {error}", failed=True)
     else:
         if text:
             yield Finding(name, text)

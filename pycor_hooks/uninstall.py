@@ -124,12 +124,12 @@ def our_profiles(connection: Connection) -> list[dict[str, Any]]:
 
 def prefixes_of(connections: Sequence[Connection]) -> set[str]:
     """Where the hooks are that the profiles of ours name."""
-    found = {
-        rawlxc.pre_start(each["config"].get("raw.lxc", ""))
+    return {
+        hook.prefix
         for connection in connections
         for each in our_profiles(connection)
+        if (hook := rawlxc.pre_start(each["config"].get("raw.lxc", "")))
     }
-    return {hook.prefix for hook in found if hook}
 
 
 def remove_profile(connection: Connection, found: dict[str, Any]) -> str:
