@@ -11,6 +11,7 @@ from pycor_hooks import (
     generations,
     image,
     instance,
+    kernel,
     lost,
     profile,
     provision,
@@ -185,8 +186,11 @@ def remove_hooks(prefix: str) -> Iterator[str]:
 
 
 def remove_run() -> None:
-    """Remove the directories below /run, as far as they are empty."""
+    """Remove the mount and the directories below /run, as far as they are empty."""
     for directory in registry.directories():
         takedown.remove_directory(directory)
+    run = record.RUN
     with contextlib.suppress(OSError):  # another daemon's container may be starting
-        os.rmdir(record.RUN)
+        while not os.listdir(run) and kernel.is_mount_root(run):
+            kernel.umount(run)
+        os.rmdir(run)
