@@ -50,11 +50,12 @@ def generation(base: Base) -> int | None:
     return instance.generation_of(base.daemon, base.name, identity)
 
 
-def since(base: Base, generation: int | None) -> list[str] | None:
-    """The paths that may have changed, None where that is each of them."""
+def since(base: Base, generation: int | None) -> list[tuple[str, bool]] | None:
+    """The paths that may have changed, and whether they are there; None where that is each."""
     found = list(generations.touched_since(base, generation))
-    whole = found == [(one.path, one) for one in generations.entries(base)]
-    return None if whole else [path for path, _ in found]
+    entries = {one.path: one for one in generations.entries(base)}
+    assert [entry for _, entry in found] == [entries.get(path) for path, _ in found]
+    return None if found == list(entries.items()) else [(path, bool(one)) for path, one in found]
 
 
 # -- the walk
@@ -155,8 +156,9 @@ def test_generations(base: str, of: Base) -> None:
     assert generations.update(of) == Update(3, NOTHING | {"replaced": 1})
     assert list(generations.entries(of)) == list(manifest.walk(base))
 
-    assert since(of, 1) == ["etc/hostname", "usr/bin/fresh", "usr/bin/tool", "var"]
-    assert since(of, 2) == ["var"]
+    first = [("etc/hostname", False), ("usr/bin/fresh", True), ("usr/bin/tool", True)]
+    assert since(of, 1) == [*first, ("var", True)]
+    assert since(of, 2) == [("var", True)]
     assert since(of, 3) == []
     assert [since(of, number) for number in (None, 0, 4)] == [None] * 3
 
@@ -220,7 +222,7 @@ def test_history_is_bounded(base: str, of: Base, monkeypatch: pytest.MonkeyPatch
         write(f"{base}/file{number}", "")
         generations.update(of)
     assert sorted(os.listdir(kept(of))) == ["changes.4", "changes.5", "manifest", "packages"]
-    assert since(of, 3) == ["file3", "file4"]
+    assert since(of, 3) == [("file3", True), ("file4", True)]
     assert since(of, 2) is None
 
 
@@ -235,7 +237,7 @@ def test_killed_while_it_writes(base: str, of: Base, *, published: bool) -> None
     assert since(of, 1) == []
     assert generations.update(of) == Update(2, NOTHING | {"added": 1})
     assert sorted(os.listdir(kept(of))) == ["changes.2", "manifest", "packages"]
-    assert since(of, 1) == ["usr/bin/fresh"]
+    assert since(of, 1) == [("usr/bin/fresh", True)]
 
 
 @pytest.mark.parametrize("length", [0, 22, 23, 25, 30, 300])
