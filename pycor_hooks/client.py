@@ -18,6 +18,7 @@ import requests
 from pylxd.client import get_session_for_url
 from pylxd.exceptions import ClientConnectionFailed, LXDAPIException, NotFound
 
+from pycor_hooks import sockets
 from pycor_hooks.host_errors import DaemonRefused, NoProject, NotThere, Unreachable
 from pycor_hooks.instance import flag_of
 
@@ -87,6 +88,19 @@ class Connection:
         """The daemon and, where it is not the default one, the project, for people."""
         project = "" if self.project == "default" else f" project {self.project}"
         return f"{self.daemon.directory}{project}"
+
+    @classmethod
+    def to_running(cls, daemon: Daemon, project: str = "default") -> Self:
+        """Connect, unless that would start the daemon: its socket may be systemd's.
+
+        Raises:
+            Unreachable: it does not run.
+            OSError: that cannot be told.
+        """
+        if not sockets.is_listening(daemon):
+            reason = "it is not running"
+            raise Unreachable(kind=daemon.kind, directory=daemon.directory, reason=reason)
+        return cls(daemon, project)
 
     @property
     def flag(self) -> str:

@@ -11,10 +11,9 @@ Imported only where an overlay is not where it should be.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from pycor_hooks import kernel, lost, mountinfo, namespaces, takedown
 from pycor_hooks.errors import NotOurs
@@ -34,7 +33,7 @@ def among(mounts: Iterable[Mount]) -> list[Mount]:
     """Those to which their path does not lead; what a file system does not tell is none."""
     found = []
     for mount in mounts:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if _id_at(mount.target) != mount.mount_id:
                 found.append(mount)
     return found

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from pycor_hooks import execution, oldcode, procs, restartd, restarting, unitstates
 from pycor_hooks.client import Connection
 from pycor_hooks.errors import PycorError
-from pycor_hooks.host_errors import ExecFailed, Unreachable
+from pycor_hooks.host_errors import ExecFailed
 from pycor_hooks.instance import client_of, flag_of
 from pycor_hooks.output import Note
 from pycor_hooks.plan import base_of, name_of
-from pycor_hooks.sockets import find_daemons, is_listening
+from pycor_hooks.sockets import find_daemons
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -109,10 +109,7 @@ class _Renewal:
         if not plan.units and not plan.reexec:
             return plan
         (daemon,) = find_daemons([self._record.daemon])
-        if not is_listening(daemon):  # its socket may be systemd's, which would start it
-            reason = "it does not run"
-            raise Unreachable(kind=daemon.kind, directory=daemon.directory, reason=reason)
-        with Connection(daemon, self._record.project) as connection:
+        with Connection.to_running(daemon, self._record.project) as connection:
             self._connection = connection
             before = self._states()
             units = [unit for unit in plan.units if _may_restart(before.get(unit))]

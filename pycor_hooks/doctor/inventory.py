@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pycor_hooks import hook, instance, plan, rawlxc, registry, sockets, uninstall
+from pycor_hooks import hook, instance, plan, rawlxc, registry, uninstall
 from pycor_hooks.client import Connection
 from pycor_hooks.errors import PycorError, UsageError
 from pycor_hooks.host_errors import NoIdMap, Unreachable
@@ -122,11 +122,7 @@ def look(daemon: Daemon, stack: ExitStack) -> House:
     """
     records = registry.records([daemon.directory])
     try:
-        if not sockets.is_listening(daemon):
-            raise Unreachable(
-                kind=daemon.kind, directory=daemon.directory, reason="it is not running"
-            )
-        first = stack.enter_context(Connection(daemon))
+        first = stack.enter_context(Connection.to_running(daemon))
         connections = uninstall.projects_of(first)
         found = [one for each in connections for one in each.get("instances", recursion="1")]
     except PycorError as error:

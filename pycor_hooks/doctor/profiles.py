@@ -66,13 +66,14 @@ def check_profile(connection: Connection, found: Profile) -> Check:
     raw_lxc = found["config"].get("raw.lxc", "")
     ours = rawlxc.pre_start(raw_lxc)
     foreign = profile.foreign_lines(raw_lxc)
+    own = "\n".join(line for line in raw_lxc.split("\n") if line not in foreign)
     again = f"run {remake(connection, found)}"
     missing = rawlxc.missing(raw_lxc)
     if missing or not ours:
         return Check("profile", subject, FAIL, f"not in effect: {', '.join(missing)}", again)
     if not os.path.exists(os.path.join(ours.prefix, tree.LINK)):
         return refused("profile", subject, NoHooks(prefix=ours.prefix))
-    base = rawlxc.base("\n".join(line for line in raw_lxc.split("\n") if line not in foreign))
+    base = rawlxc.base(own)
     if not base:
         return Check("profile", subject, OK, "hooks in effect, by lines of an operator's own")
     apart = bool(whereabouts.is_apart(connection.daemon))
@@ -80,8 +81,7 @@ def check_profile(connection: Connection, found: Profile) -> Check:
         cause = "its hooks would run in the mount namespace that this daemon has for itself"
         return Check("profile", subject, FAIL, cause, again)
     wanted = profile.body(prefix=ours.prefix, base=base, apart=apart)["config"]["raw.lxc"]
-    others = rawlxc.settings("\n".join(foreign))
-    if [one for one in rawlxc.settings(raw_lxc) if one not in others] != rawlxc.settings(wanted):
+    if rawlxc.settings(own) != rawlxc.settings(wanted):
         return Check("profile", subject, WARN, "its hook lines are not as they were made", again)
     return Check("profile", subject, OK, f"for base {base}, as it was made")
 

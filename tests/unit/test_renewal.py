@@ -21,7 +21,7 @@ def test_no_daemon_is_started(tmp_path: Path) -> None:
     """A socket that systemd holds for a daemon which is stopped is not connected to."""
     with listen(f"{tmp_path}/unix.socket") as socket:
         restart = renewal._Renewal(recorded(daemon=str(tmp_path)))
-        with pytest.raises(Unreachable, match="it does not run"):
+        with pytest.raises(Unreachable, match="it is not running"):
             restart.run(Plan(["app.service"], reexec=False, container=[], held=[]), [])
         socket.setblocking(False)
         with pytest.raises(BlockingIOError):
