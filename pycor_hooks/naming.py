@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pycor_hooks import api
 from pycor_hooks.logs import about
+from pycor_hooks.news import News
 from pycor_hooks.plan import profiles_naming
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class LostNames:
     def __init__(self, group: asyncio.TaskGroup) -> None:
         self._group = group
         self._said: dict[Base, tuple[Daemon, str]] = {}
-        self._told: dict[Base, str] = {}
+        self._news = News()
 
     def heard(self, daemon: Daemon, look: Look) -> None:
         """Take note of what a daemon says of a base's name; :meth:`seen` acts on it."""
@@ -44,9 +45,8 @@ class LostNames:
         """
         said = self._said.pop(base, None)
         if exists:
-            self._told.pop(base, None)
-        elif said and self._told.get(base) != said[1]:
-            self._told[base] = said[1]
+            self._news.is_new(base, "")
+        elif said and self._news.is_new(base, said[1]):
             self._group.create_task(_name_profiles(base, *said))
 
 

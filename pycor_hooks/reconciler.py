@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keeps every live overlay as its base is: looks at bases, refreshes, takes down orphans.
+"""Keeps every live overlay as its base is: looks at bases, and refreshes.
 
 Runs in an event loop and holds it up nowhere: what blocks is done in a thread, slice by slice.
 There is one refresh per base at a time; what is asked for meanwhile is done once, afterwards.
@@ -12,16 +12,16 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from pycor_hooks import live, refreshing, takedown
-from pycor_hooks.errors import PycorError, StillHeld
+from pycor_hooks import leftovers, live, refreshing
 from pycor_hooks.inbox import Inbox
 from pycor_hooks.logs import about, about_overlay
 from pycor_hooks.naming import LostNames
+from pycor_hooks.news import News, OverlayNews
 from pycor_hooks.plan import UNKNOWN, Look, apart, by_base, decide, name_of, react, react_to_flood
 from pycor_hooks.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from pycor_hooks.events import LifecycleEvent
     from pycor_hooks.plan import Base, Decision
@@ -37,7 +37,6 @@ PACE = 0.1
 """Seconds from one look at a base to the next: what is said meanwhile is one look."""
 SLICE = 32 * refreshing.CORES
 """Overlays refreshed before it is heeded that the watcher stops; 1 s with 10,000 dentries each."""
-_DETACHED, _ORPHANED, _INTERRUPTED = "detached", "orphaned", "interrupted"
 
 
 class Reconciler:
@@ -58,8 +57,9 @@ class Reconciler:
         self._working: dict[Base, asyncio.Task[int]] = {}
         self._pending: set[Base] = set()
         self._seen: set[Base] = set()
-        self._upkeep = Upkeep(group, self._overlays_of)
-        self._told: dict[tuple[Record, str], str] = {}
+        self._news = OverlayNews()
+        self._base_news = News()
+        self._upkeep = Upkeep(group, self._overlays_of, self._news)
         self._lost_names = LostNames(group)
         self._found: set[Finding] = set()
 
@@ -82,7 +82,7 @@ class Reconciler:
         records = [
             r for r in await self._look_up(self._records.scan) if daemon in {None, r.daemon}
         ]
-        failures += await self._take_down(records) + await self._finish_cures(records)
+        failures += await leftovers.clear(records, self._news)
         looks = [self._look(Look(base)) for base in by_base(records)]
         return failures + sum([await look for look in looks])
 
@@ -102,11 +102,10 @@ class Reconciler:
         records = await self._look_up(self._records.scan)
         if self._records.incomplete and not await self._recover():
             records = await self._look_up(self._records.scan)
-        known = set(records)
-        self._told = {about: text for about, text in self._told.items() if about[0] in known}
-        await self._take_down(records)
-        await self._finish_cures(records)
+        self._news.keep(records)
+        await leftovers.clear(records, self._news)
         bases = by_base(records)
+        self._base_news.keep(bases)
         self._pending &= bases.keys()
         running = await asyncio.to_thread(live.running, bases)
         for base in self._pending - running:
@@ -156,13 +155,14 @@ class Reconciler:
     async def _settle(self, base: Base) -> int:
         failures = 0
         while base in self._wanted:
+            trouble = ""
             try:
                 failures += await self._act(self._wanted.pop(base))
             except OSError as error:
                 failures += 1
-                log.error(  # noqa: TRY400 - no bug
-                    "%s: cannot be looked at: %s", base, error, extra=about(base.daemon, base)
-                )
+                trouble = f"cannot be looked at: {error}"
+            if self._base_news.is_new(base, trouble):
+                log.error("%s: %s", base, trouble, extra=about(base.daemon, base))
             if base in self._wanted:
                 await asyncio.sleep(PACE)
         del self._working[base]
@@ -235,58 +235,10 @@ class Reconciler:
     ) -> None:
         detached = set(decision.detached)
         for overlay in overlays:
-            base = overlay.base_name
             if overlay not in detached:
-                self._told.pop((overlay, _DETACHED), None)
+                text = ""
             elif identity is None:
-                text = f"base {base} is gone; it keeps the old tree until it stops"
-                self._tell(overlay, _DETACHED, text)
+                text = f"base {overlay.base_name} is gone; it keeps the old tree until it stops"
             else:
-                text = f"base {base} was replaced or re-owned: restart it to see that"
-                self._tell(overlay, _DETACHED, text)
-
-    async def _take_down(self, records: Iterable[Record]) -> int:
-        failures = 0
-        for record in await asyncio.to_thread(live.orphans, records):
-            try:
-                if await asyncio.to_thread(takedown.orphan, record, timeout=live.LOCK_TIMEOUT):
-                    log.info(
-                        "%s: its monitor is gone; overlay taken down",
-                        name_of(record),
-                        extra=about_overlay(record),
-                    )
-            except (OSError, PycorError) as error:
-                failures += 1
-                self._tell(record, _ORPHANED, f"overlay cannot be taken down: {error}")
-        return failures
-
-    async def _finish_cures(self, records: Iterable[Record]) -> int:
-        """Let files and processes go on that a killed cure has left behind."""
-        failures = 0
-        try:
-            interrupted = await asyncio.to_thread(live.interrupted, records)
-        except OSError as error:
-            log.error(  # noqa: TRY400 - no bug
-                "interrupted cures cannot be looked for: %s", error
-            )
-            return 1
-        for record in interrupted:
-            try:
-                if await asyncio.to_thread(live.finish_cure, record):
-                    log.info(
-                        "%s: a cure was interrupted, and is finished now",
-                        name_of(record),
-                        extra=about_overlay(record),
-                    )
-            except StillHeld:
-                continue  # it is under way
-            except (OSError, PycorError) as error:
-                failures += 1
-                self._tell(record, _INTERRUPTED, f"a cure cannot be finished: {error}")
-        return failures
-
-    def _tell(self, record: Record, subject: str, text: str) -> None:
-        """Log what is wrong with an overlay, unless that was last said about it in this regard."""
-        if self._told.get((record, subject)) != text:
-            self._told[record, subject] = text
-            log.warning("%s: %s", name_of(record), text, extra=about_overlay(record))
+                text = f"base {overlay.base_name} was replaced or re-owned: restart it to see that"
+            self._news.tell(overlay, "base", text)

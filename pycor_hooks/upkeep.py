@@ -19,7 +19,7 @@ from pycor_hooks.convergence import History, describe
 from pycor_hooks.errors import PycorError, StillHeld
 from pycor_hooks.logs import about, about_overlay
 from pycor_hooks.patience import Patience
-from pycor_hooks.plan import Base, apart, base_of, name_of
+from pycor_hooks.plan import Base, apart, name_of
 from pycor_hooks.refreshing import CORES
 from pycor_hooks.staleness import Reason
 from pycor_hooks.whereabouts import shown
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pycor_hooks.converge import Result, Touched
     from pycor_hooks.ledger import Update
+    from pycor_hooks.news import OverlayNews
     from pycor_hooks.record import Record
 
 log = logging.getLogger(__name__)
@@ -45,19 +46,23 @@ class Upkeep:
     Args:
         group: where it runs.
         overlays: looks up the live overlays of a base.
+        news: what was said about them.
     """
 
     def __init__(
-        self, group: asyncio.TaskGroup, overlays: Callable[[Base], Awaitable[list[Record]]]
+        self,
+        group: asyncio.TaskGroup,
+        overlays: Callable[[Base], Awaitable[list[Record]]],
+        news: OverlayNews,
     ) -> None:
         self._group = group
         self._overlays = overlays
+        self._news = news
         self._wanted: set[Base] = set()
         self._working: dict[Base, asyncio.Task[int]] = {}
         # One tree at a time: walks are Python from end to end, and would slow each other down.
         self._walking = asyncio.Semaphore(1)
         self._curing = asyncio.Semaphore(CORES)
-        self._told: dict[Base, dict[str, str]] = {}
         self._delays: dict[Base, float] = {}
         self._alarms: dict[Base, asyncio.TimerHandle] = {}
         self._choices: dict[Base, Choices] = {}
@@ -116,8 +121,6 @@ class Upkeep:
     async def _converge_all(self, base: Base, generation: int | None) -> int:
         """Converge each container on a base; one that fails holds up no other."""
         overlays = await self._overlays(base)
-        told = self._told.get(base, {})
-        self._told[base] = {each.directory: told.get(each.directory, "") for each in overlays}
         again: list[Record] = []
         history = History(base)
         choices = self._choices.setdefault(base, Choices())
@@ -145,12 +148,12 @@ class Upkeep:
             log.debug("%s: not converged now: %s", name_of(found), error)
             again.append(found)
         except (OSError, PycorError) as error:
-            self._tell(found, logging.ERROR, f"cannot be converged: {error}")
+            self._tell(found, f"cannot be converged: {error}", level=logging.ERROR)
             return 1
         except Exception as error:  # whatever one container can bring about
             log.debug("%s", name_of(found), exc_info=True)
             text = f"cannot be converged: unforeseen {type(error).__name__}: {error}"
-            self._tell(found, logging.ERROR, f"{text}: please report it")
+            self._tell(found, f"{text}: please report it", level=logging.ERROR)
             return 1
         else:
             if result is not None:
@@ -197,15 +200,10 @@ class Upkeep:
                 extra=about_overlay(found),
             )
         if Reason.REPLACED not in result.reasons.values():  # the reconciler has said that
-            self._tell(found, logging.WARNING, describe(result.reasons, name_of(found)))
+            self._tell(found, describe(result.reasons, name_of(found)))
 
-    def _tell(self, found: Record, level: int, text: str) -> None:
-        """Log what is wrong with an overlay, unless that was the last thing said about it."""
-        base = base_of(found)
-        if text != self._told[base].get(found.directory):
-            self._told[base][found.directory] = text
-            if text:
-                log.log(level, "%s: %s", name_of(found), text, extra=about_overlay(found))
+    def _tell(self, found: Record, text: str, *, level: int = logging.WARNING) -> None:
+        self._news.tell(found, "convergence", text, level=level)
 
 
 def _update(base: Base, where: bool) -> Update | None:  # noqa: FBT001 - by asyncio.to_thread
