@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pycor_hooks import layerdiff, locate, masking, output, registry, whereabouts
-from pycor_hooks.commands import options
+from pycor_hooks.commands import choice, options
 from pycor_hooks.commands.status import amount
 from pycor_hooks.errors import printable
 from pycor_hooks.host_errors import (
@@ -83,12 +83,12 @@ def diff_command(  # noqa: PLR0913 - an argument per option
         raise MaskingDropped
     if drop and not wanted:
         raise NothingToDrop
-    of = options.parse_label(base) if base else None
+    of = choice.parse_label(base) if base else None
     daemons = _daemons(directories)
     for daemon in daemons:
         click.get_current_context().with_resource(whereabouts.shown(daemon.directory))
     try:
-        layer = locate.find(options.parse_label(name), of, daemons)
+        layer = locate.find(choice.parse_label(name), of, daemons)
     except NoLayer:
         whereabouts.check_up(daemons)
         raise

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from pycor_hooks import output
-from pycor_hooks.commands import options
+from pycor_hooks.commands import choice, options
 from pycor_hooks.doctor.check import FAIL, KEYS, OK
 from pycor_hooks.doctor.examine import Order, examine, examine_one
 from pycor_hooks.output import Column
@@ -54,7 +54,7 @@ def doctor_command(  # noqa: PLR0913 - an argument per option
     named = options.looked_at(directories)
     sure = context.get_parameter_source("prefix") is not ParameterSource.DEFAULT
     order = Order(find_daemons(directories), named, prefix, sure=sure, fix=fix)
-    found = examine_one(order, *options.parse_label(name)) if name else examine(order)
+    found = examine_one(order, *choice.parse_label(name)) if name else examine(order)
     rows = [one._asdict() for one in found]
     output.write(rows, style=style, keys=KEYS, columns=COLUMNS)
     return int(any(row["state"] == FAIL for row in rows))

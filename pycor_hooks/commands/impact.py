@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
-import os
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
 
 from pycor_hooks import impact, manifest, output, plan, registry, whereabouts
-from pycor_hooks.commands import options
+from pycor_hooks.commands import choice, options
 from pycor_hooks.errors import PycorError, printable
-from pycor_hooks.host_errors import NotFound
-from pycor_hooks.instance import Instance
 from pycor_hooks.output import Column
 from pycor_hooks.plan import Base, by_base, label
-from pycor_hooks.sockets import find_daemons
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -68,19 +64,7 @@ def _bases(base: str | None, directories: Sequence[str]) -> dict[Base, list[Reco
     used = by_base(registry.records(options.looked_at(directories)))
     if base is None:
         return used
-    project, name = options.parse_label(base)
-    daemons = {daemon.directory for daemon in find_daemons(directories)}
-    daemons |= {of.daemon for of in used}
-    named = [Base(daemon, project, name) for daemon in sorted(daemons)]
-    found = {of: used.get(of, []) for of in named if of in used or _is_there(of)}
-    if not found:
-        raise NotFound(name=base, directories=", ".join(sorted(daemons)) or "any daemon")
-    return found
-
-
-def _is_there(base: Base) -> bool:
-    with whereabouts.shown(base.daemon):
-        return os.path.isdir(Instance(*base).rootfs())
+    return {of: used.get(of, []) for of in choice.bases(base, directories, used)}
 
 
 def _write_tables(rows: Sequence[Row]) -> None:

@@ -4,24 +4,21 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from pycor_hooks import prefix as prefixes
 from pycor_hooks import record, registry
-from pycor_hooks.host_errors import NeedsRoot, NoDaemon, NotADaemon, NotLive
+from pycor_hooks.host_errors import NeedsRoot, NoDaemon, NotADaemon
 from pycor_hooks.output import FORMATS
 from pycor_hooks.plan import label
 from pycor_hooks.sockets import find_daemons, named_directories
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from pycor_hooks.record import Record
     from pycor_hooks.sockets import Daemon
-
-T = TypeVar("T")
 
 DEBUG = "pycor_hooks.debug"
 
@@ -102,44 +99,6 @@ base = click.option(
 container = click.argument(
     "name", metavar="[[PROJECT/]NAME]", required=False, shell_complete=complete_live
 )
-
-
-def parse_label(text: str) -> tuple[str, str]:
-    """Project and name of what was written as NAME or PROJECT/NAME."""
-    project, _, name = text.rpartition("/")
-    return project or "default", name
-
-
-def pick(names: Sequence[str], found: Iterable[tuple[tuple[str, str], T]]) -> list[T]:
-    """Those that were named, in the order in which they were found.
-
-    Args:
-        names: [PROJECT/]NAME each; a name may be that of containers in several daemons.
-        found: project and name, with what is to be picked.
-
-    Raises:
-        NotLive: one of the names is not among them.
-    """
-    wanted = {parse_label(name) for name in names}
-    known = list(found)
-    unknown = sorted(label(*one) for one in wanted - {key for key, _ in known})
-    if unknown:
-        raise NotLive(names=", ".join(unknown))
-    return [one for key, one in known if key in wanted]
-
-
-def choose(records: list[Record], names: Sequence[str], base: str | None) -> list[Record]:
-    """Those that were named, and those on a base that was.
-
-    Raises:
-        NotLive: one of the names, or the base, is not among them.
-    """
-    chosen = pick(names, (((one.project, one.name), one) for one in records))
-    if base:
-        bases = (((one.base_project, one.base_name), one) for one in records)
-        known = {one.directory for one in chosen}
-        chosen += [one for one in pick([base], bases) if one.directory not in known]
-    return chosen
 
 
 def named(directories: Sequence[str]) -> list[str] | None:

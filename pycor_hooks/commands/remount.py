@@ -19,7 +19,7 @@ from pycor_hooks import (
     registry,
     whereabouts,
 )
-from pycor_hooks.commands import options
+from pycor_hooks.commands import choice, options
 from pycor_hooks.errors import PycorError, printable
 from pycor_hooks.host_errors import DaemonDown, NeverEnds, NothingNamed
 from pycor_hooks.output import Column
@@ -82,7 +82,7 @@ def remount_command(
     for finding in findings:
         click.echo(f"pycor-hooks: {printable(f'{finding.name}: {finding.text}')}", err=True)
     records = registry.records(daemons)
-    chosen = records if everything else options.choose(records, names, base)
+    chosen = choice.containers(records, names, base, directories)
     rows = [row for of, group in by_base(chosen).items() for row in refresh(of, group)]
     output.write(rows, style=style, keys=KEYS, columns=COLUMNS)
     failed = any(finding.failed for finding in findings)

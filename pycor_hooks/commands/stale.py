@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pycor_hooks import lost, output, registry, stalerows
-from pycor_hooks.commands import options
+from pycor_hooks.commands import choice, options
 from pycor_hooks.commands.status import age
 from pycor_hooks.errors import PycorError, printable
 from pycor_hooks.host_errors import DaemonDown
@@ -69,7 +69,7 @@ def chosen(names: Sequence[str], base: str | None, directories: Sequence[str]) -
     """The containers that were named, all where none was; also those whose record is lost."""
     daemons = options.looked_at(directories)
     records = [*registry.records(daemons), *lost.records(daemons)]
-    return options.choose(records, names, base) if names or base else records
+    return choice.containers(records, names, base, directories)
 
 
 def look(records: Iterable[Record]) -> tuple[list[Row], bool]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pycor_hooks import output, status, usage, whereabouts
-from pycor_hooks.commands import options
+from pycor_hooks.commands import choice, options
 from pycor_hooks.errors import printable
 from pycor_hooks.host_errors import DaemonDown
 from pycor_hooks.instance import Instance
@@ -58,7 +58,7 @@ def status_command(
     seen = status.look(options.looked_at(directories))
     rows = status.rows(seen)
     if names:
-        rows = options.pick(names, ((_key(row), row) for row in rows))
+        rows = choice.pick(names, ((_key(row), row) for row in rows))
     unmeasured = _measure(rows, seen.records) if size else False
     output.write(rows, style=style, keys=status.KEYS, columns=_columns(rows, size=size))
     return int(unmeasured or any(row["state"] != status.MOUNTED for row in rows))

@@ -29,7 +29,7 @@ FORMS: list[tuple[tuple[str, ...], list[str]]] = [
 ]
 NONE: list[tuple[tuple[str, ...], int, str]] = [
     (("web1", "nobody"), 1, "no live overlay of nobody: names are NAME or PROJECT/NAME"),
-    (("--base", "blue/base"), 1, "no live overlay of blue/base"),
+    (("--base", "blue/base"), 1, "there is no container blue/base in "),
     ((), 2, "for which containers: name some, or give --base NAME, or --all by itself"),
     (("web1", "--all"), 2, "for which containers: name some"),
 ]

@@ -12,7 +12,7 @@ import pytest
 from lab.liblxc import Container, make_base
 from lab.mounts import own_mounts
 from lab.payload import Payload
-from pycor_hooks import kernel, mountinfo, pulse, record
+from pycor_hooks import generations, instance, kernel, mountinfo, pulse, record
 from tests.kernel.patient import Patient
 
 if TYPE_CHECKING:
@@ -56,9 +56,11 @@ def daemon(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def base(daemon: Path) -> str:
-    """The rootfs of the base called ``base``."""
-    return make_base(daemon)
+def base(daemon: Path) -> Iterator[str]:
+    """The rootfs of the base called ``base``; what is kept of it is gone afterwards."""
+    yield make_base(daemon)
+    generations.remove(str(daemon))
+    assert not os.path.exists(instance.STATE)
 
 
 @pytest.fixture

@@ -456,6 +456,19 @@ def test_remount_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refreshed == []
 
 
+def test_base_on_which_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A base that is there has nothing to be done for; one that is not is a mistake."""
+    as_root(monkeypatch)
+    (tmp_path / "containers/debian/rootfs").mkdir(parents=True)
+    for command in ("remount", "restart", "stale"):
+        for name, status in (("debian", 0), ("debain", 1)):
+            result = call(command, "--base", name, "--daemon", str(tmp_path))
+            assert result.exit_code == status
+            assert result.stderr.startswith(
+                f"pycor-hooks: there is no container {name} in " * status
+            )
+
+
 def test_watch_once_without_overlays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`watch --once` looks at everything and ends."""
     as_root(monkeypatch)
