@@ -143,9 +143,14 @@ class Restarts:
         self._working: dict[Base, asyncio.Task[int]] = {}
         self._under_way: set[str] = set()
 
-    async def want(self, found: Record) -> None:
-        """Have the stale units of a container restarted, with those wanted until it begins."""
-        if found.directory not in self._under_way:
+    async def want(self, found: Record, *, again: bool) -> None:
+        """Have the stale units of a container restarted, with those wanted until it begins.
+
+        Args:
+            found: the container.
+            again: also where it is among those under way, which may be done with it.
+        """
+        if again or found.directory not in self._under_way:
             await _note(found, wanted=True)
             self._wanted.setdefault(base_of(found), {})[found.directory] = found
 
@@ -165,7 +170,7 @@ class Restarts:
             left = dict(records)
             try:
                 async with asyncio.timeout(EACH * len(records)):
-                    failures += await _roll_out(left)
+                    failures += await self._roll_out(base, left)
             except (OSError, ValueError) as error:
                 failures += 1
                 log.error(  # noqa: TRY400 - no bug
@@ -175,10 +180,44 @@ class Restarts:
                     extra=about(base.daemon, base),
                 )
             for found in left.values():
-                await _note(found, wanted=False)
+                await self._is_seen_to(base, found)
             self._under_way -= records.keys()
         del self._working[base]
         return failures
+
+    async def _roll_out(self, base: Base, records: dict[str, Record]) -> int:
+        """Run the other process, and log what it says; the number of containers in trouble.
+
+        Args:
+            base: theirs.
+            records: by directory; those that it has told of are taken out.
+        """
+        command = (sys.executable, "-P", "-m", "pycor_hooks.rollout")
+        process = await asyncio.create_subprocess_exec(
+            *command, *records, stdout=asyncio.subprocess.PIPE, limit=MAX_LINE
+        )
+        failures = 0
+        try:
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
+            async for line in process.stdout:
+                told = json.loads(line)
+                found = records.pop(told["directory"])
+                failures += _log(found, told)
+                if not told["later"]:
+                    await self._is_seen_to(base, found)
+            if status := await process.wait():
+                raise ChildProcessError(f"{' '.join(command)}: exit status {status}")
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+        return failures
+
+    async def _is_seen_to(self, base: Base, found: Record) -> None:
+        """Note that a container is not to be restarted, unless that is wanted once more."""
+        if found.directory not in self._wanted.get(base, {}):
+            await _note(found, wanted=False)
 
 
 async def _note(found: Record, *, wanted: bool) -> None:
@@ -189,34 +228,6 @@ async def _note(found: Record, *, wanted: bool) -> None:
         log.debug("%s: whether to restart it cannot be noted: %s", name_of(found), error)
 
 
-async def _roll_out(records: dict[str, Record]) -> int:
-    """Run the other process, and log what it says; the number of containers in trouble.
-
-    Args:
-        records: by directory; those that it has told of are taken out.
-    """
-    command = (sys.executable, "-P", "-m", "pycor_hooks.rollout")
-    process = await asyncio.create_subprocess_exec(
-        *command, *records, stdout=asyncio.subprocess.PIPE, limit=MAX_LINE
-    )
-    failures = 0
-    try:
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
-        async for line in process.stdout:
-            told = json.loads(line)
-            found = records.pop(told["directory"])
-            failures += _log(found, told)
-            await _note(found, wanted=False)
-        if status := await process.wait():
-            raise ChildProcessError(f"{' '.join(command)}: exit status {status}")
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    return failures
-
-
 def _log(found: Record, told: dict[str, Any]) -> int:
     """Log what became of one container; 1 where it is in trouble."""
     extra = about_overlay(found)
@@ -224,6 +235,9 @@ def _log(found: Record, told: dict[str, Any]) -> int:
         log.info("%s", printable(text), extra=extra)
     for text in told["left"]:
         log.warning("%s", printable(text), extra=extra)
-    if told["trouble"]:
+    if told["later"]:
+        text = "units are restarted when its base has stopped"
+        log.info("%s: %s; %s", name_of(found), printable(told["trouble"]), text, extra=extra)
+    elif told["trouble"]:
         log.error("%s: %s", name_of(found), printable(told["trouble"]), extra=extra)
-    return int(bool(told["trouble"]))
+    return int(bool(told["trouble"]) and not told["later"])

@@ -96,7 +96,7 @@ class ExecFailed(PycorError):
 class Stopped(PycorError):
     """A roll-out ended before its end."""
 
-    template = "stopped, as something went wrong{left}"
+    template = "stopped, as something went wrong; not begun: {left}"
 
 
 class NotThere(DaemonRefused):
@@ -282,7 +282,7 @@ class BaseUnknown(PycorError):
 
 
 class BaseRuns(PycorError):
-    """Nothing can be given back to a base that is being changed."""
+    """Nothing can be given back to, or started from, a base that is being changed."""
 
     template = "base {base} runs: stop it first, and try again"
 

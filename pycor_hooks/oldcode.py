@@ -10,6 +10,7 @@ the old file.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -191,7 +192,7 @@ def _runners(
 def _old(
     pids: Iterable[int], is_old: Callable[[str, int], bool], scripts: Scripts | None = None
 ) -> list[Runner]:
-    """The processes that run old code.
+    """The processes that run old code; those of a container in the container have their own.
 
     Args:
         pids: to look at.
@@ -199,7 +200,7 @@ def _old(
         scripts: of the container, where they can be looked at.
     """
     found = []
-    for runner in map(runner_of, pids):
+    for runner in map(runner_of, itertools.filterfalse(procs.is_nested, pids)):
         held = {path: inode for path, inode in runner.held.items() if is_old(path, inode)}
         old_scripts = scripts.replaced(runner.pid) if scripts else {}
         if runner.gone or held or old_scripts:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _NS_GET_PARENT = 0xB702  # ioctl_ns(2)
 _UNITS = (".service", ".scope", ".socket", ".mount", ".swap")
 _DELETED = b" (deleted)"
+_NESTED = 2  # parts of a cgroup's path: the host's, and the container's
 
 
 class Used(NamedTuple):
@@ -104,17 +105,26 @@ def _owner(pid: int, owners: dict[int, int | None]) -> int | None:
 def unit(pid: int) -> str | None:
     """The systemd unit of a container that a process belongs to; None without one.
 
-    Of several below each other, as in a user's session, it is the system manager's.
+    Of several below each other, as in a user's session, it is the system manager's. One of a
+    container that the container runs belongs to none: that has a manager, and units, of its own.
     """
     for controllers, path in cgroups(pid):
         if controllers in {"", "name=systemd"}:
-            parts = path.split("/")
-            payloads = [at for at, part in enumerate(parts) if part.startswith("lxc.payload")]
-            inside = parts[payloads[0] + 1 :] if payloads else parts
+            inside = _payloads(path)[-1].split("/")[1:]
             found = next((part for part in inside if part.endswith(_UNITS)), None)
-            if found:
+            if found and not is_nested(pid):
                 return found
     return None
+
+
+def is_nested(pid: int) -> bool:
+    """Whether a process is in a container that the container runs."""
+    return any(len(_payloads(path)) > _NESTED for _, path in cgroups(pid))
+
+
+def _payloads(path: str) -> list[str]:
+    """A path of a cgroup, cut where each container of liblxc begins."""
+    return path.split("/lxc.payload")
 
 
 def command(pid: int) -> str:

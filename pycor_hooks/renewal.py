@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pycor_hooks import execution, oldcode, procs, restartd, restarting, unitstates
 from pycor_hooks.client import Connection
 from pycor_hooks.errors import PycorError
-from pycor_hooks.host_errors import ExecFailed
-from pycor_hooks.instance import client_of, flag_of
+from pycor_hooks.host_errors import BaseRuns, ExecFailed
+from pycor_hooks.instance import Instance, client_of, flag_of
 from pycor_hooks.output import Note
 from pycor_hooks.plan import base_of, name_of
 from pycor_hooks.sockets import find_daemons
@@ -38,11 +38,18 @@ TRIES = 3
 
 
 class Outcome(NamedTuple):
-    """What became of one container: `said`, for people; `trouble`, "" where there is none."""
+    """What became of one container.
+
+    `said`: for people. `trouble`: "" where there is none. `changed`: whether that came when
+    something was restarted, so that others may fare alike. `later`: whether nothing was done, as
+    the base runs.
+    """
 
     record: Record
     said: list[str]
     trouble: str
+    changed: bool = False
+    later: bool = False
 
 
 def renew(record: Record, *, dry: bool = False) -> Outcome:
@@ -52,20 +59,23 @@ def renew(record: Record, *, dry: bool = False) -> Outcome:
         record: of its overlay.
         dry: only say what would be done.
     """
-    name = name_of(record)
     said: list[str] = []
+    renewal = _Renewal(record)
+    base = base_of(record)
     try:
-        for plan in map(restarting.plan, oldcode.look(base_of(record), [record])):
+        for plan in map(restarting.plan, oldcode.look(base, [record])):
             said += [f"would {what}" for what in _doings(record, plan)] if dry else []
-            said += _left(record, plan if dry else _Renewal(record).run(plan, said))
+            said += _left(record, plan if dry else renewal.run(plan, said))
+    except BaseRuns as error:
+        return Outcome(record, _named(record, said), str(error), renewal.changed, later=True)
     except (OSError, ValueError, PycorError) as error:
-        return Outcome(record, [_with(name, line) for line in said], str(error))
-    return Outcome(record, [_with(name, line) for line in said], "")
+        return Outcome(record, _named(record, said), str(error), renewal.changed)
+    return Outcome(record, _named(record, said), "")
 
 
-def _with(name: str, line: str) -> str:
-    text = f"{name}: {line}"
-    return Note(text) if isinstance(line, Note) else text
+def _named(record: Record, said: Sequence[str]) -> list[str]:
+    name = name_of(record)
+    return [type(line)(f"{name}: {line}") for line in said]
 
 
 def _doings(record: Record, plan: Plan) -> Iterator[str]:
@@ -98,16 +108,21 @@ class _Renewal:
 
     def __init__(self, record: Record) -> None:
         self._record = record
+        self.changed = False
 
     def run(self, plan: Plan, said: list[str]) -> Plan:
         """Do what is planned, and say it; the plan as it is then: systemd may refuse some.
 
         Raises:
+            BaseRuns: a unit would start from a base that is being changed; nothing was done.
             ExecFailed: something of it did not work, or the container is worse than before.
             PycorError: its daemon does not answer, or refuses.
         """
         if not plan.units and not plan.reexec:
             return plan
+        base = base_of(self._record)
+        if Instance(*base).running():
+            raise BaseRuns(base=base)
         (daemon,) = find_daemons([self._record.daemon])
         with Connection.to_running(daemon, self._record.project) as connection:
             self._connection = connection
@@ -115,6 +130,7 @@ class _Renewal:
             units = [unit for unit in plan.units if _may_restart(before.get(unit))]
             refused = set(plan.units) - set(units)
             plan = plan._replace(units=units, container=sorted({*plan.container, *refused}))
+            self.changed = True
             if plan.reexec:
                 self._reexec(before)
                 said.append("systemd has executed itself anew")

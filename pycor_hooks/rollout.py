@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Bring running containers to the new code: some at a time, and no further when one gets worse.
 
+Where nothing could be done in one, the others are none the worse for it.
+
 Run by the watcher as ``python -m pycor_hooks.rollout DIRECTORY…``, so that it need not hold what
 that takes.
 """
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 def roll_out(
     records: Sequence[Record], serial: int, one: Callable[[Record], Outcome]
 ) -> Iterator[Outcome]:
-    """Do something to containers, so many at a time, until one is in trouble.
+    """Do something to containers, so many at a time, until one is in trouble that it brought.
 
     Yields:
         What became of each, as it ends; those that are missing in the end were not begun.
@@ -44,7 +46,7 @@ def roll_out(
             ended, working = wait(working, return_when=FIRST_COMPLETED)
             for future in ended:
                 outcome = future.result()
-                if outcome.trouble:
+                if outcome.trouble and outcome.changed:
                     waiting.clear()
                 yield outcome
 
@@ -52,7 +54,8 @@ def roll_out(
 def main(*directories: str) -> None:
     """Bring containers to the new code, one after the other.
 
-    Prints a line of JSON for each: `directory`, what was `done`, what is `left`, the `trouble`.
+    Prints a line of JSON for each: `directory`, what was `done`, what is `left`, the `trouble`,
+    and whether it is to be tried `later`.
 
     Args:
         directories: of their overlays; one that is gone is passed over.
@@ -75,6 +78,7 @@ def _print(outcome: Outcome) -> None:
         "done": [line for line in outcome.said if not isinstance(line, Note)],
         "left": [line for line in outcome.said if isinstance(line, Note)],
         "trouble": outcome.trouble,
+        "later": outcome.later,
     }
     sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()

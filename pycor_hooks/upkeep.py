@@ -172,9 +172,10 @@ class Upkeep:
         work = partial(_converge_there, found, generation, history.since, cure=cure)
         result = await asyncio.to_thread(self._patience.wait_for, found, work)
         whole = result and not _WORTH_A_RETRY & set(result.reasons.values())
-        first = policy is Policy.RESTART and whole and choices.is_first(found, generation or 0)
-        if first or (found.restart and whole):
-            await self._restarts.want(found)
+        if whole and policy is Policy.RESTART and choices.is_first(found, generation or 0):
+            await self._restarts.want(found, again=True)
+        elif whole and found.restart:
+            await self._restarts.want(found, again=False)
         return result
 
     def _see_to_it_again(self, base: Base, *, soon: bool) -> None:

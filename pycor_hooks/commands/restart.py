@@ -51,7 +51,8 @@ def restart_command(
     default (dbus, logind, gettys, display managers, networks, VPNs, docker, libvirt and the like),
     sessions, what has no unit, and a container without systemd are named: they come to the new
     code when the container is restarted. One container after the other, or --serial at a time;
-    if a unit fails that was well before, no further container is begun.
+    if a unit fails that was well before, no further container is begun. Nothing is restarted
+    while the base runs.
     In the end it shows what is stale still. Exit status 0 if nothing is, 1 also where only a
     restart of the container is left, or with --dry-run where there is something to do.
 
@@ -72,14 +73,13 @@ def restart_command(
     if not dry and begun:
         rows, failed = stale.look(records)
     stale.show(rows)
-    if any(outcome.trouble for outcome in begun):
+    if left:
         raise Stopped(left=_names(left))
-    return int(failed or bool(rows))
+    return int(failed or bool(rows) or any(outcome.trouble for outcome in begun))
 
 
 def _names(records: Sequence[Record]) -> str:
-    names = ", ".join(name_of(one) for one in records)
-    return f"; not begun: {names}" if names else ""
+    return ", ".join(name_of(one) for one in records)
 
 
 def _shown(outcomes: Iterable[Outcome], total: int) -> Iterator[Outcome]:

@@ -161,10 +161,14 @@ def test_a_process_that_is_gone() -> None:
         ("user.slice/user-0.slice/user@0.service/app.slice/x.service", "user@0.service"),
         ("user.slice/user-0.slice", None),
         ("", None),
+        ("lxc.payload.inner/system.slice/nginx.service", None),
     ],
 )
 def test_unit(below: str, unit: str | None) -> None:
-    """The unit is that of the container's system manager, whatever the cgroup is called."""
+    """The unit is that of the container's system manager, whatever the cgroup is called.
+
+    A container in the container has a manager of its own, whose units are not the container's.
+    """
     with Payload("web.service") as payload:
         process = payload.run("sleep", "infinity")
         places = [place for place in (payload.version2, payload.version1) if place]

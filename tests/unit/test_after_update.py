@@ -165,7 +165,7 @@ def restarted(*records: Record) -> int:
         async with asyncio.TaskGroup() as group:
             restarts = Restarts(group)
             for found in records:
-                await restarts.want(found)
+                await restarts.want(found, again=False)
             for found in records:
                 restarts.begin(base_of(found))
             return await restarts.done()
@@ -204,6 +204,7 @@ def test_what_the_process_says(
         "done": ["web1: restarted \x1bnginx.service"],
         "left": ["web1: needs\na restart"],
         "trouble": "it \x1b broke",
+        "later": False,
     }
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(told)}\nEND\n")
@@ -218,6 +219,58 @@ def test_what_the_process_says(
         (logging.ERROR, "web1: it \\x1b broke"),
     ]
     assert all(("INSTANCE", "web1") in row.__dict__["journal_fields"] for row in rows)
+
+
+def test_what_waits_for_the_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container whose base has begun to run is no trouble, and wanted still."""
+    monkeypatch.setattr(record, "RUN", str(tmp_path / "run"))
+    web = written("web1")
+    told = {"directory": web.directory, "done": [], "left": [], "trouble": "base base runs"}
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(told | {'later': True})}\nEND\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    assert restarted(web) == 0
+    assert [row for row in caplog.records if row.levelno > logging.INFO] == []
+    assert record.read(web.directory).restart
+
+
+def test_another_update_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wanted of a container that a roll-out is done with is done when that has ended."""
+    monkeypatch.setattr(record, "RUN", str(tmp_path / "run"))
+    web = written("web1")
+    told = {"directory": web.directory, "done": [], "left": [], "trouble": "", "later": False}
+    program = tmp_path / "program"
+    runs, go = tmp_path / "runs", tmp_path / "go"
+    program.write_text(
+        f"#!/bin/sh\necho run >>{runs}; echo '{json.dumps(told)}'\n"
+        f"until [ -e {go} ]; do sleep 0.05; done\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+    def restart() -> bool:
+        return record.read(web.directory).restart
+
+    async def run() -> int:
+        async with asyncio.TaskGroup() as group:
+            restarts = Restarts(group)
+            await restarts.want(web, again=False)
+            restarts.begin(base_of(web))
+            await asyncio.to_thread(until, lambda: runs.exists() and not restart(), what="done")
+            await restarts.want(web, again=False)
+            assert not restart()
+            await restarts.want(web, again=True)
+            restarts.begin(base_of(web))
+            assert restart()
+            go.touch()
+            return await restarts.done()
+
+    assert asyncio.run(run()) == 0
+    assert runs.read_text() == "run\nrun\n"
+    assert not restart()
 
 
 def written(name: str, **changes: Any) -> Record:
@@ -263,7 +316,7 @@ def test_a_watcher_that_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     async def begun() -> None:
         async with asyncio.TaskGroup() as group:
             restarts = Restarts(group)
-            await restarts.want(web)
+            await restarts.want(web, again=False)
             restarts.begin(base_of(web))
 
     asyncio.run(ended())

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 NAMES = ("web1", "web2", "web3", "web4", "web5")
 
 
-def roll_out(serial: int, bad: str = "") -> list[str]:
-    """The names of those that were done, with ``bad`` in trouble."""
+def roll_out(serial: int, bad: str = "", *, changed: bool = True) -> list[str]:
+    """The names of those that were done, with ``bad`` in trouble, which it brought or not."""
     limit = threading.Semaphore(serial)
 
     def one(found: Record) -> Outcome:
         assert limit.acquire(blocking=False), "more than that at a time"
         try:
-            return Outcome(found, [], "it broke" if found.name == bad else "")
+            trouble = "it broke" if found.name == bad else ""
+            return Outcome(found, [], trouble, changed=changed)
         finally:
             limit.release()
 
@@ -44,6 +45,11 @@ def test_trouble() -> None:
     assert roll_out(1, "web2") == ["web1", "web2"]
 
 
+def test_trouble_before_anything_was_changed() -> None:
+    """A container that does not answer, or has ended, says nothing about the next ones."""
+    assert roll_out(1, "web2", changed=False) == list(NAMES)
+
+
 def test_those_under_way_are_finished() -> None:
     """Who was begun beside one in trouble is told of; the rest is not begun."""
     begun = threading.Barrier(2, timeout=10)
@@ -52,7 +58,7 @@ def test_those_under_way_are_finished() -> None:
     def one(found: Record) -> Outcome:
         begun.wait()
         if found.name == "web1":
-            return Outcome(found, [], "it broke")
+            return Outcome(found, [], "it broke", changed=True)
         assert ended.wait(10)
         return Outcome(found, [], "")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pycor_hooks import upkeep
 from pycor_hooks.errors import StillHeld
 from pycor_hooks.ledger import Update
+from pycor_hooks.news import OverlayNews
 from pycor_hooks.plan import Base, base_of
 from tests.unit.test_status import recorded
 
@@ -33,7 +34,7 @@ def test_one_alarm_at_a_time(mocker: MockerFixture) -> None:
         later = mocker.spy(loop, "call_later")
         waiting = []
         async with asyncio.TaskGroup() as group:
-            work = upkeep.Upkeep(group, overlays)
+            work = upkeep.Upkeep(group, overlays, OverlayNews())
             for _ in range(5):
                 work.want(base_of(container))
                 await work.done()
