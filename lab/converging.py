@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def touched(
-    base: str, paths: Sequence[str]
+    base: str, paths: Sequence[str], *, altered: bool = False
 ) -> Callable[[int | None], Iterator[tuple[str, File | None]]]:
-    """What a manifest would tell of paths that a base has changed."""
+    """What a manifest would tell of paths that a base has changed, or altered in their place."""
 
     def tell(_: int | None) -> Iterator[tuple[str, File | None]]:
         for path in sorted(paths, key=manifest.order):
@@ -31,7 +31,7 @@ def touched(
             except (FileNotFoundError, NotADirectoryError):
                 yield path, None
             else:
-                yield path, staleness.file_of(found)
+                yield path, staleness.File(found.st_mode, found.st_ino, altered)
 
     return tell
 

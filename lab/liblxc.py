@@ -169,18 +169,20 @@ def compiled_hooks(prefix: str) -> str:
     return f"{prefix}/{tree.LINK}"
 
 
-def make_volume(daemon: str, name: str) -> str:
+def make_volume(daemon: str, name: str, pool: str = "pool") -> str:
     """An instance's volume as LXD lays it out: the pool's directory and the link to it."""
-    volume = f"{daemon}/storage-pools/pool/containers/{name}"
+    volume = f"{daemon}/storage-pools/{pool}/containers/{name}"
     os.makedirs(f"{volume}/rootfs")
     os.makedirs(f"{daemon}/containers", exist_ok=True)
     os.symlink(volume, f"{daemon}/containers/{name}")
     return volume
 
 
-def make_base(daemon: PathLike[str] | str, name: str = "base", *, owner: int = 0) -> str:
+def make_base(
+    daemon: PathLike[str] | str, name: str = "base", *, owner: int = 0, pool: str = "pool"
+) -> str:
     """A base with a few files, stored as ``owner``; returns its rootfs."""
-    rootfs = f"{make_volume(os.fspath(daemon), name)}/rootfs"
+    rootfs = f"{make_volume(os.fspath(daemon), name, pool)}/rootfs"
     for directory in ("etc", "usr", "usr/bin", "var"):
         os.mkdir(f"{rootfs}/{directory}")
     os.symlink("usr/bin", f"{rootfs}/bin")

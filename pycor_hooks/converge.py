@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import (
+    instance,
     inuse,
     journal,
     kernel,
@@ -30,13 +31,13 @@ from pycor_hooks.instance import Instance, identity_now
 from pycor_hooks.layer import CURE
 from pycor_hooks.mountpoints import OutOfTime
 from pycor_hooks.parents import Parents
-from pycor_hooks.search import obsolete, search
+from pycor_hooks.search import judged_as_before, obsolete, search
 from pycor_hooks.stale import Uncured
 from pycor_hooks.staleness import Reason
 from pycor_hooks.trees import Trees
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from pycor_hooks.cure import Step
     from pycor_hooks.record import Record
@@ -79,8 +80,8 @@ def converge(
         cure: False to find only what is stale, and report it.
 
     Returns:
-        None where there is nothing to say: that start of the container is over, or the base
-        runs, which changes what would be compared.
+        None where there is nothing to say: that start of the container is over or ends, or the
+        base runs, which changes what would be compared.
 
     Raises:
         StillHeld: a hook or a command holds the lock of the overlay.
@@ -89,7 +90,7 @@ def converge(
     with registry.Lock(found.directory, timeout=LOCK_TIMEOUT):
         now = takedown.again(found)
         base = Instance(found.daemon, found.base_project, found.base_name)
-        if now is None or base.running() or not kernel.is_mount_root(now.merged):
+        if now is None or _ends(now) or base.running() or not kernel.is_mount_root(now.merged):
             return None
         finish(now)
         if generation is None or identity_now(now.lowerdirs[0]) != now.lower_identity:
@@ -98,7 +99,7 @@ def converge(
             with Trees(now) as trees:
                 cures = _Convergence(now, trees, base)
                 result = cures.run(touched(now.converged), cure=cure)
-            result = None if base.running() else result
+            result = None if base.running() or _ends(now) else result
         if result is None:
             return None
         stale.write(
@@ -108,6 +109,11 @@ def converge(
             now.converged = generation
             now.write()
         return result
+
+
+def _ends(now: Record) -> bool:
+    """Whether the init of a container is gone, and its stop hook about to come."""
+    return bool(now.init) and not instance.process_alive(now.init, now.init_start)
 
 
 def interrupted(found: Record) -> bool:
@@ -167,8 +173,16 @@ class _Convergence:
         try:
             held = inuse.held(self._trees, self._record.init)
         except OutOfTime:
-            held, self._reasons[""] = [], Reason.TOO_MUCH
-        found = search(self._trees, inuse.added(touched, held))
+            held, self._reasons[""] = inuse.Held([], frozenset()), Reason.TOO_MUCH
+        altered: list[tuple[str, File]] = []
+
+        def noting() -> Iterator[tuple[str, File | None]]:
+            for path, base in inuse.added(touched, held.suspects):
+                if base is not None and base.altered and path in held.paths:
+                    altered.append((path, base))
+                yield path, base
+
+        found = search(self._trees, noting())
         if self._base.running():
             return None
         if found.paths:  # what was in use for a moment when the overlay was refreshed is not now
@@ -176,26 +190,46 @@ class _Convergence:
             overlay.refresh(self._record.merged)
             found = search(self._trees, found.paths)
         self._reasons |= found.reasons
+        directories = self._alterable(altered)
         gone = obsolete(self._trees, self._parents)
         if not cure:
             self._trees.forget()
-            self._give_up((step.path for step in (*found.steps, *gone)), Reason.REPORTED)
+            stale = (*(step.path for step in (*found.steps, *gone)), *directories)
+            self._give_up(stale, Reason.REPORTED)
             return Result(0, self._reasons, [])
-        steps = [*self._with_parents(found.steps), *gone]
+        steps = [*self._with_parents(found.steps, directories), *gone]
         outdated = mirror.outdated(self._trees, self._parents)
         self._trees.forget()
         if steps or outdated:
             self._in_freezes(steps, outdated)
-        cured = sum(step.path not in self._reasons for step in steps)
+        paths = (*(step.path for step in steps), *directories)
+        cured = sum(path not in self._reasons for path in paths)
         return Result(cured, self._reasons, self._frozen)
 
-    def _with_parents(self, steps: list[Step]) -> list[Step]:
-        """Copy up what the paths lie in; those are left for which it worked."""
+    def _alterable(self, altered: Iterable[tuple[str, File]]) -> list[str]:
+        """The directories that are judged by their old mode or owner; files are given up.
+
+        Copied up, a directory is judged by what the base has now. A file must not be: it would be
+        the container's own from then on.
+        """
+        directories = []
+        for path, base in judged_as_before(self._trees, altered, self._reasons):
+            if staleness.is_directory(base):
+                directories.append(path)
+            else:
+                self._reasons[path] = Reason.ALTERED
+        return directories
+
+    def _with_parents(self, steps: list[Step], directories: list[str]) -> list[Step]:
+        """Copy up directories, and what the paths lie in; those for which that worked."""
+        wanted = [*directories, *map(_parent_of, steps)]
         try:
-            refused = mirror.copy_up(self._trees, self._parents, map(_parent_of, steps))
+            refused = mirror.copy_up(self._trees, self._parents, wanted)
         except OSError as error:
-            self._give_up((step.path for step in steps), staleness.of_errno(error.errno))
+            paths = (*directories, *(step.path for step in steps))
+            self._give_up(paths, staleness.of_errno(error.errno))
             return []
+        self._reasons |= {path: refused[path] for path in directories if path in refused}
         for step in steps:
             if _parent_of(step) in refused:
                 self._reasons[step.path] = refused[_parent_of(step)]
@@ -204,6 +238,7 @@ class _Convergence:
     def _in_freezes(self, steps: list[Step], outdated: list[str]) -> None:
         """Cure in as many freezes as it takes, and let the container run between them."""
         why = Reason.NOT_FROZEN
+        missed: list[str] = []
         try:
             mirror.begin(self._trees, self._parents, outdated)
             with contextlib.closing(Freezer(self._record.init)) as freezer:
@@ -227,16 +262,18 @@ class _Convergence:
                         self._frozen.append(outcome.frozen)
                         renewed = [one for one in outdated if one not in outcome.reasons]
                         mirror.note(self._trees, self._parents, renewed)
+                        missed += [one for one in outdated if one not in renewed]
                         outdated = []
         except CannotFreeze:
             pass
         except OSError as error:
             why = staleness.of_errno(error.errno)
-        if outdated:
-            self._parents.cancel(outdated)
+        missed += outdated
+        if missed:
+            self._parents.cancel(missed)
             with contextlib.suppress(OSError):
                 self._parents.save()
-        self._give_up([*(step.path for step in steps), *outdated], why)
+        self._give_up([*(step.path for step in steps), *missed], why)
 
     def _give_up(self, paths: Iterable[str], why: Reason) -> None:
         for path in paths:

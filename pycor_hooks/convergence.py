@@ -48,8 +48,8 @@ class History:
         return self._read(generation) if known is None else known
 
     def _read(self, generation: int | None) -> Iterator[tuple[str, File | None]]:
-        for path, entry in generations.touched_since(self._base, generation):
-            yield path, None if entry is None else File(entry.mode, entry.ino)
+        for path, new, altered in generations.touched_since(self._base, generation):
+            yield path, None if new is None else File(new.mode, new.ino, altered)
 
 
 def describe(reasons: Mapping[str, Reason], name: str) -> str:

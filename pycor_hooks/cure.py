@@ -40,13 +40,14 @@ LIMIT = 0.45
 class Step(NamedTuple):
     """A path to be unlinked.
 
-    `base`: what the container shall see. `merged`: what it sees, and has to be seen still.
-    `parent`: it is a directory of ours in upper, where the base has none any more.
+    `base`: what the container shall see. `found`: what it sees, and has to be seen still.
+    `parent`: it is a directory of ours in upper, where the base has none any more; `found` is the
+    one in upper then, as OverlayFS may give a directory another number after each refresh.
     """
 
     path: str
     base: File | None
-    merged: File
+    found: File
     parent: bool = False
 
 
@@ -184,10 +185,11 @@ class Cure:
 
     def _is_so(self, step: Step) -> bool:
         """Whether a path is what it was, at the last moment; rmdir(2) sees to what is in it."""
-        merged = self._trees.merged.lstat(step.path)
-        if merged is None or merged.st_ino != step.merged.ino:
+        upper = self._trees.upper.lstat(step.path)
+        found = upper if step.parent else self._trees.merged.lstat(step.path)
+        if found is None or found.st_ino != step.found.ino:
             return False
-        return step.parent or self._trees.upper.lstat(step.path) is None
+        return step.parent or upper is None
 
     def _unlink(self, steps: Sequence[Step], reasons: dict[str, Reason]) -> list[Step]:
         """Unlink, one after the other, as long as there is time; what is left then."""
@@ -214,8 +216,11 @@ class Cure:
         hiding = Hiding(self._trees.upper)
         for step in steps:
             seen = staleness.file_of(self._trees.merged.lstat(step.path))
-            fresh = staleness.agree(step.base, seen)
-            if not fresh and hiding.of(step.path) is Upper.ABSENT:
+            if staleness.agree(step.base, seen):
+                continue
+            if step.parent and self._parents.holds_nothing_own(step.path, self._trees.upper):
+                reasons.setdefault(step.path, Reason.FAILED)
+            elif hiding.of(step.path) is Upper.ABSENT:
                 reasons.setdefault(step.path, Reason.BELOW)
 
     def _in_time(self) -> bool:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from pycor_hooks import entryfile, instance, ledger, manifest
 from pycor_hooks.errors import BadState
 from pycor_hooks.instance import MANIFEST_MAGIC, Instance
+from pycor_hooks.manifest import Touched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,13 +84,14 @@ def packages(base: Base) -> dict[str, str]:
         return {}
 
 
-def touched_since(base: Base, generation: int | None) -> Iterator[tuple[str, Entry | None]]:
+def touched_since(base: Base, generation: int | None) -> Iterator[Touched]:
     """Every path that a base may have changed since one of its generations, and what it has there.
 
     Args:
         base: it has a rootfs.
         generation: the older one; None where it is not known. Where the changes are not known any
-            more, or never were, every path of the manifest may have changed.
+            more, or never were, every path of the manifest may have changed, none known to be
+            altered.
 
     Raises:
         FileNotFoundError: there is no manifest.
@@ -97,7 +99,7 @@ def touched_since(base: Base, generation: int | None) -> Iterator[tuple[str, Ent
     """
     histories = _histories(base, generation)
     if histories is None:
-        return ((entry.path, entry) for entry in entries(base))
+        return (Touched(entry.path, entry) for entry in entries(base))
     return manifest.touched(histories)
 
 

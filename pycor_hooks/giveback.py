@@ -78,9 +78,11 @@ class GiveBack(Cure):
         """What is to be done about something; nothing where the container has just removed it."""
         base = staleness.file_of(self._trees.base.lstat(one.path))
         seen = one.found if one.whiteout else self._trees.merged.lstat(one.path)
-        merged = staleness.file_of(seen)
-        if merged is not None:
-            yield Step(one.path, base, merged, parent=one.directory)
+        if seen is not None and one.directory:
+            seen = one.found
+        found = staleness.file_of(seen)
+        if found is not None:
+            yield Step(one.path, base, found, parent=one.directory)
 
     def _take_note(self, staying: Sequence[str]) -> None:
         """Have directories that stay in upper be like the base's, and go when it stops."""
@@ -119,7 +121,7 @@ class GiveBack(Cure):
         fs/overlayfs/inode.c).
         """
         trees = self._trees
-        if step.path in self._whiteouts or step.base is None or not stat.S_ISREG(step.merged.mode):
+        if step.path in self._whiteouts or step.base is None or not stat.S_ISREG(step.found.mode):
             return False
         copied = masking.origin("/proc/self/fd/{}/{}".format(*trees.upper.place(step.path)))
         base = kernel.file_handle("/proc/self/fd/{}/{}".format(*trees.base.place(step.path)))
@@ -129,8 +131,8 @@ class GiveBack(Cure):
         upper = self._trees.upper.lstat(step.path)
         if step.path in self._whiteouts:
             return journal.is_whiteout(upper)
-        merged = self._trees.merged.lstat(step.path)
-        return upper is not None and merged is not None and merged.st_ino == step.merged.ino
+        found = upper if step.parent else self._trees.merged.lstat(step.path)
+        return upper is not None and found is not None and found.st_ino == step.found.ino
 
     def _take_away(self, step: Step) -> None:
         if step.path not in self._whiteouts:

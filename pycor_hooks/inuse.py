@@ -12,7 +12,7 @@ import os
 import time
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import manifest, mountpoints, procs, staleness
 from pycor_hooks.errors import CannotFreeze
@@ -21,6 +21,7 @@ from pycor_hooks.mountpoints import OutOfTime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from collections.abc import Set as AbstractSet
 
     from pycor_hooks.mountpoints import Bind
     from pycor_hooks.staleness import File
@@ -32,21 +33,31 @@ LONGEST = 5.0
 """Seconds that this takes, at most."""
 
 
-def held(trees: Trees, init: int) -> list[tuple[str, File | None]]:
-    """What a container holds that may be stale, and what its base has there.
+class Held(NamedTuple):
+    """What a container holds; the directories above a path are held with it.
+
+    `suspects`: what may be stale, and what its base has there, in the order of a manifest.
+    `paths`: all of it.
+    """
+
+    suspects: list[tuple[str, File | None]]
+    paths: AbstractSet[str]
+
+
+def held(trees: Trees, init: int) -> Held:
+    """What a container holds.
 
     Args:
         trees: of the container.
         init: pid of its init.
 
-    Returns:
-        Paths in the order of a manifest; those above a path are among them.
-
     Raises:
         OutOfTime: it holds too much to be looked at.
     """
-    paths = sorted(_Held(trees).of(init), key=manifest.order)
-    return [(path, staleness.file_of(trees.base.lstat(path))) for path in paths]
+    found = _Held(trees)
+    paths = sorted(found.of(init), key=manifest.order)
+    suspects = [(path, staleness.file_of(trees.base.lstat(path))) for path in paths]
+    return Held(suspects, found.known)
 
 
 def added(
@@ -59,13 +70,13 @@ def added(
 
 
 class _Held:
-    """The paths that are held and not plainly those of the base, with the directories above."""
+    """The paths that are held, and those not plainly the base's, with the directories above."""
 
     def __init__(self, trees: Trees) -> None:
         self._trees = trees
         self._deadline = time.monotonic() + LONGEST
         self._binds: dict[tuple[str, str], list[Bind]] = {}
-        self._known = {""}
+        self.known = {""}
         self._suspects: set[str] = set()
 
     def of(self, init: int) -> set[str]:
@@ -95,8 +106,8 @@ class _Held:
 
     def _look(self, path: str) -> None:
         """Suspect a path where the base has something else, any directory, and those above it."""
-        while path not in self._known:
-            self._known.add(path)
+        while path not in self.known:
+            self.known.add(path)
             self._go_on()
             merged = staleness.file_of(self._trees.merged.lstat(path))
             base = staleness.file_of(self._trees.base.lstat(path))
@@ -105,7 +116,7 @@ class _Held:
             path = path.rpartition("/")[0]
 
     def _go_on(self) -> None:
-        if len(self._known) > MOST or not self._in_time():
+        if len(self.known) > MOST or not self._in_time():
             raise OutOfTime
 
     def _in_time(self) -> bool:

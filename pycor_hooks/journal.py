@@ -159,7 +159,8 @@ def settle(own: str) -> bool:
     """Finish what a cure left that was killed; the caller holds the lock of the overlay.
 
     Every file is there again, nothing that it froze is frozen, and the journal is gone. Where
-    the overlay is mounted, it has to be refreshed afterwards.
+    the overlay is mounted, it has to be refreshed afterwards. Nothing stays frozen where a
+    whiteout cannot be taken away: then the journal stays.
 
     Args:
         own: ``overlay`` in the container's volume.
@@ -169,25 +170,34 @@ def settle(own: str) -> bool:
 
     Raises:
         BadJournal: it is not one of ours.
+        OSError: a whiteout cannot be taken away.
     """
     if not os.path.lexists(f"{own}/{CURE}"):
         return False
     journal = Journal(own)
     try:
         intent, armed = journal.read()
-        if intent and armed:
-            with Tree(f"{own}/upper") as upper:
-                for path in intent.paths:
-                    withdraw(upper, path)
-                put_back_times(upper, intent.times)
-            journal.disarm()
-        if intent and intent.ours and instance.process_alive(intent.init, intent.init_start):
-            with contextlib.suppress(CannotFreeze):  # it is in no such cgroup any more
-                Freezer(intent.init).release()
+        try:
+            if intent and armed:
+                with Tree(f"{own}/upper") as upper:
+                    for path in intent.paths:
+                        withdraw(upper, path)
+                    put_back_times(upper, intent.times)
+                journal.disarm()
+        finally:
+            if intent and intent.ours:
+                _release(intent)
         journal.remove()
     finally:
         journal.close()
     return True
+
+
+def _release(intent: Intent) -> None:
+    """Thaw what a cure froze, if it is that start of the container still."""
+    if instance.process_alive(intent.init, intent.init_start):
+        with contextlib.suppress(CannotFreeze):  # it is in no such cgroup any more
+            Freezer(intent.init).release()
 
 
 def check(own: str) -> None:

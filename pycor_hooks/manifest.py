@@ -60,6 +60,25 @@ class Change(NamedTuple):
     old: Entry | None
     new: Entry | None
 
+    @property
+    def alters(self) -> bool:
+        """Whether the same file or directory got another mode or owner."""
+        if self.old is None or self.new is None or self.old.ino != self.new.ino:
+            return False
+        before, after = ((one.mode, one.uid, one.gid) for one in (self.old, self.new))
+        return before != after and stat.S_IFMT(self.old.mode) == stat.S_IFMT(self.new.mode)
+
+
+class Touched(NamedTuple):
+    """What some generations made of one path: `new` is None where it was deleted in the end.
+
+    `altered`: whether one of them gave it another mode or owner in its place.
+    """
+
+    path: str
+    new: Entry | None
+    altered: bool = False
+
 
 def order(path: str) -> str:
     """What entries are sorted by: a directory comes right before what is in it."""
@@ -162,7 +181,7 @@ def change(old: Entry | None, new: Entry | None) -> Iterator[Change]:
         yield Change(old.path, CHANGED, old, new)
 
 
-def touched(histories: Iterable[Iterable[Change]]) -> Iterator[tuple[str, Entry | None]]:
+def touched(histories: Iterable[Iterable[Change]]) -> Iterator[Touched]:
     """Every path that some of the generations changed, and what is there in the end.
 
     That includes what is in the end as it was at first: somebody may have looked between.
@@ -171,7 +190,7 @@ def touched(histories: Iterable[Iterable[Change]]) -> Iterator[tuple[str, Entry 
         histories: the oldest first, each as :func:`compare` gives it.
     """
     for steps in _by_path(histories):
-        yield steps[-1].path, steps[-1].new
+        yield Touched(steps[-1].path, steps[-1].new, any(step.alters for step in steps))
 
 
 def _by_path(histories: Iterable[Iterable[Change]]) -> Iterator[list[Change]]:

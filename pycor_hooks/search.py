@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+import stat
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import staleness
+from pycor_hooks import journal, staleness
 from pycor_hooks.cure import Step
 from pycor_hooks.hiding import Hiding, Upper
 from pycor_hooks.mountpoints import OutOfTime
 from pycor_hooks.staleness import File, Reason, Seen, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable, Iterator
 
     from pycor_hooks.parents import Parents
     from pycor_hooks.trees import Trees
@@ -46,7 +47,8 @@ def search(trees: Trees, touched: Iterable[tuple[str, File | None]]) -> Found:
     found = Found([], [], {})
     old_directories: set[str] = set()
     in_the_way: set[str] = set()
-    for path, base in touched:
+    for path, entry in touched:
+        base = _shown(trees, path, entry)
         merged = staleness.file_of(trees.merged.lstat(path)) if path else None
         if not path or (staleness.agree(base, merged) and not staleness.is_directory(base)):
             continue
@@ -73,6 +75,34 @@ def search(trees: Trees, touched: Iterable[tuple[str, File | None]]) -> Found:
     return found
 
 
+def _shown(trees: Trees, path: str, base: File | None) -> File | None:
+    """What OverlayFS shows of the base's: a whiteout, as Docker's layers have them, is nothing."""
+    if base is None or not stat.S_ISCHR(base.mode):
+        return base
+    return None if journal.is_whiteout(trees.base.lstat(path)) else base
+
+
+def judged_as_before(
+    trees: Trees, held: Iterable[tuple[str, File]], reasons: Container[str]
+) -> Iterator[tuple[str, File]]:
+    """What OverlayFS goes on to judge by its old mode and owner.
+
+    It judges by an inode of its own, made when the path was first looked up (ovl_permission() in
+    fs/overlayfs/inode.c), while stat(2) tells what the base has.
+
+    Args:
+        trees: of a container.
+        held: what it holds and the base has altered, and what is there now.
+        reasons: paths that are another file in the container.
+    """
+    hiding = Hiding(trees.upper)
+    for path, base in held:
+        merged = staleness.file_of(trees.merged.lstat(path))
+        same = staleness.agree(base, merged) and not staleness.is_below(path, reasons)
+        if same and path not in reasons and hiding.of(path) is Upper.ABSENT:
+            yield path, base
+
+
 def obsolete(trees: Trees, parents: Parents) -> list[Step]:
     """The directories that a cure copied up, and in whose place the base has none any more.
 
@@ -81,13 +111,13 @@ def obsolete(trees: Trees, parents: Parents) -> list[Step]:
     steps = []
     for path in parents.known:
         base = staleness.file_of(trees.base.lstat(path))
-        merged = staleness.file_of(trees.merged.lstat(path))
+        found = staleness.file_of(trees.upper.lstat(path))
         if (
             not staleness.is_directory(base)
-            and merged is not None
+            and found is not None
             and parents.holds_nothing_own(path, trees.upper)
         ):
-            steps.append(Step(path, base, merged, parent=True))
+            steps.append(Step(path, base, found, parent=True))
     return sorted(steps, key=lambda step: step.path.count("/"), reverse=True)
 
 

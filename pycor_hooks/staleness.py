@@ -78,6 +78,11 @@ class Reason(Enum):
         "a process has the container's own file open, and it would stand in the way of the base's",
         "restart what has it open, and try again; or stop {name} first",
     )
+    ALTERED = (
+        "altered",
+        "its mode or owner was changed in the base, and what uses it keeps the old ones in force",
+        "stop that, run pycor-hooks remount {name}, and start it; or restart container {name}",
+    )
     REPORTED = (
         "reported",
         "the container is to be told of it only (user.pycor.after-update=report)",
@@ -131,10 +136,14 @@ _ERRNOS = {
 
 
 class File(NamedTuple):
-    """What lstat(2) tells of one file, as far as it decides whether two are the same."""
+    """What lstat(2) tells of one file, as far as it decides whether two are the same.
+
+    `altered`: whether its mode or owner are known to have been changed in its place.
+    """
 
     mode: int
     ino: int
+    altered: bool = False
 
 
 def file_of(found: os.stat_result | None) -> File | None:

@@ -56,9 +56,23 @@ def daemon(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def base(daemon: Path) -> Iterator[str]:
+def pool(daemon: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The pool of the base: its containers' own, or, as a parameter, a file system of its own."""
+    name: str | None = getattr(request, "param", None)
+    if name is None:
+        yield "pool"
+        return
+    path = f"{daemon}/storage-pools/{name}"
+    os.makedirs(path)
+    kernel.mount("tmpfs", path, "tmpfs", 0, "mode=0755")
+    yield name
+    kernel.umount(path, kernel.MNT_DETACH)
+
+
+@pytest.fixture
+def base(daemon: Path, pool: str) -> Iterator[str]:
     """The rootfs of the base called ``base``; what is kept of it is gone afterwards."""
-    yield make_base(daemon)
+    yield make_base(daemon, pool=pool)
     generations.remove(str(daemon))
     assert not os.path.exists(instance.STATE)
 

@@ -4,17 +4,33 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from typing import TYPE_CHECKING
+
+import pytest
 
 from lab.converging import touched
 from pycor_hooks import converge, overlay, record
 
 if TYPE_CHECKING:
-    import subprocess
-
     from lab.liblxc import Container
     from lab.payload import Payload
     from pycor_hooks.converge import Result
+
+POOLS = pytest.mark.parametrize(
+    "pool", [None, "another"], ids=["one-pool", "two-pools"], indirect=True
+)
+"""With the base where the container is, and on a file system of its own.
+
+There OverlayFS numbers directories by itself, anew with each lookup (ovl_map_ino()).
+"""
+_OPEN = """
+import os, sys
+try:
+    os.open(sys.argv[2], os.O_RDONLY, dir_fd=int(sys.argv[1]))
+except PermissionError:
+    sys.exit(1)
+"""
 
 
 class Patient:
@@ -67,17 +83,31 @@ class Patient:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def converge(self, *paths: str, generation: int = 1) -> Result:
-        """Converge it with a base that has changed these paths."""
+    def converge(self, *paths: str, generation: int = 1, altered: bool = False) -> Result:
+        """Converge it with a base that has changed these paths, or altered their mode or owner."""
         overlay.refresh(self.web.merged)
-        result = converge.converge(self.record, generation, touched(self.base, paths))
+        changes = touched(self.base, paths, altered=altered)
+        result = converge.converge(self.record, generation, changes)
         assert result is not None
         assert not os.path.exists(f"{self.own}/cure")
         return result
 
-    def reasons(self, *paths: str) -> dict[str, str]:
+    def reasons(self, *paths: str, altered: bool = False) -> dict[str, str]:
         """Converge it; why paths are stale still, by the word of each reason."""
-        return {path: why.word for path, why in self.converge(*paths).reasons.items()}
+        result = self.converge(*paths, altered=altered)
+        return {path: why.word for path, why in result.reasons.items()}
+
+    def lets_others_use(self, path: str) -> bool:
+        """Whether a user who is not root may open a file or directory of the container."""
+        root = os.open(self.web.merged, os.O_PATH)
+        try:
+            command = ["/usr/bin/python3", "-c", _OPEN, str(root), path]
+            done = subprocess.run(
+                command, check=False, pass_fds=[root], user=1000, group=1000, extra_groups=[]
+            )
+            return not done.returncode
+        finally:
+            os.close(root)
 
     @property
     def own(self) -> str:

@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import subprocess
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
@@ -17,12 +17,10 @@ from lab.converging import touched
 from pycor_hooks import converge, inuse, kernel, mirror, overlay, stale
 from pycor_hooks.plan import Base
 from pycor_hooks.staleness import Reason
+from tests.kernel.patient import POOLS, Patient
 from tests.kernel.test_watcher import running
 
-if TYPE_CHECKING:
-    from tests.kernel.patient import Patient
-
-pytestmark = pytest.mark.host_root
+pytestmark = [pytest.mark.host_root, POOLS]
 
 TOOL = "usr/bin/tool"
 HOSTNAME = "etc/hostname"
@@ -91,6 +89,61 @@ def test_what_was_changed_in_place(patient: Patient) -> None:
     write(f"{patient.base}/{TOOL}", "in place\n")
     assert patient.converge(TOOL, HOSTNAME) == (0, {}, [])
     assert patient.sees(TOOL) == "in place\n"
+
+
+def test_whiteouts_of_the_base(patient: Patient) -> None:
+    """A device that OverlayFS takes for a whiteout, as in Docker's layers, is nothing to see."""
+    patient.hold(TOOL)
+    os.mknod(f"{patient.base}/srv", stat.S_IFCHR)
+    os.unlink(f"{patient.base}/{TOOL}")
+    os.mknod(f"{patient.base}/{TOOL}", stat.S_IFCHR)
+    assert patient.reasons("srv", TOOL) == {}
+    assert patient.sees(TOOL) is None
+
+
+# -- modes and owners
+
+
+def test_altered_directories(patient: Patient) -> None:
+    """A directory that is held, or lies above what is, is closed to others as in the base."""
+    os.mkdir(f"{patient.base}/usr/lib")
+    patient.hold(TOOL)
+    patient.hold("usr/lib")
+    directories = ("usr/bin", "usr/lib")
+    for mode in (0o700, 0o755, 0o500):
+        for directory in directories:
+            os.chmod(f"{patient.base}/{directory}", mode)
+        assert patient.reasons(*directories, altered=True) == {}
+        for directory in directories:
+            assert patient.lets_others_use(directory) is bool(mode & 5)
+    patient.stop()
+    assert patient.upper() == []
+
+
+def test_altered_files(patient: Patient) -> None:
+    """A file that is held is named, as it cannot be cured; one that is not needs no cure."""
+    holder = patient.hold(TOOL)
+    assert patient.lets_others_use(HOSTNAME)
+    for path in (TOOL, HOSTNAME):
+        os.chmod(f"{patient.base}/{path}", 0o600)
+    assert patient.reasons(TOOL, HOSTNAME, altered=True) == {TOOL: "altered"}
+    assert not patient.lets_others_use(HOSTNAME)
+    assert patient.lets_others_use(TOOL)
+    assert (patient.record.converged, patient.upper()) == (None, [])
+    holder.kill()
+    holder.wait()
+    assert patient.reasons(TOOL, HOSTNAME, altered=True) == {}
+    assert not patient.lets_others_use(TOOL)
+
+
+def test_altered_where_the_container_has_its_own(patient: Patient) -> None:
+    """What the container has of its own keeps its mode, and is not named."""
+    write(f"{patient.web.merged}/{TOOL}")
+    patient.hold(TOOL)
+    for path in (TOOL, "usr/bin"):
+        os.chmod(f"{patient.base}/{path}", 0o700)
+    assert patient.converge(TOOL, "usr/bin", altered=True) == (0, {}, [])
+    assert patient.lets_others_use(TOOL)
 
 
 # -- what no manifest tells of
@@ -457,6 +510,26 @@ def test_a_container_that_has_gone(patient: Patient) -> None:
     patient.stop()
     assert converge.converge(record, 1, lambda _: []) is None
     assert not kernel.is_mount_root(record.merged)
+
+
+def test_a_container_that_ends_meanwhile(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a container whose init has ended, and whose stop hook is to come, nothing is said."""
+    patient.hold(TOOL)
+    patient.replace(TOOL)
+    overlay.refresh(patient.web.merged)
+    begin = mirror.begin
+
+    def end(*given: Any) -> None:
+        begin(*given)
+        patient.web.kill_init()
+
+    monkeypatch.setattr(mirror, "begin", end)
+    for _ in range(2):
+        assert converge.converge(patient.record, 1, touched(patient.base, [TOOL])) is None
+        assert stale.read(patient.record) is None
+    patient.stop()
 
 
 @pytest.mark.parametrize("when", ["searched", "to be frozen"])

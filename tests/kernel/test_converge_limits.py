@@ -19,15 +19,15 @@ from lab.wait import until
 from pycor_hooks import converge, cure, freezer, journal, mirror, overlay, search, stale, staleness
 from pycor_hooks.beneath import Tree
 from pycor_hooks.staleness import Reason
+from tests.kernel.patient import POOLS, Patient
 from tests.kernel.test_converge import HOSTNAME, OLD, TOOL, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.kernel.patient import Patient
 
-pytestmark = pytest.mark.host_root
+pytestmark = [pytest.mark.host_root, POOLS]
 
 
 def meanwhile(
@@ -170,6 +170,33 @@ def test_a_whiteout_that_stays(patient: Patient, monkeypatch: pytest.MonkeyPatch
     assert patient.sees(TOOL) == "new\n"
 
 
+def test_a_killed_cure_whose_whiteout_stays(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed cure has frozen goes on, though the file system fails who mends the rest."""
+    patient.hold(TOOL)
+    patient.replace(TOOL)
+    overlay.refresh(patient.web.merged)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "withdraw", _fail)
+        patch.setattr(cure.Cure, "_end", _fail)
+        patch.setattr(freezer.Freezer, "thaw", lambda _: None)
+        patch.setattr(cure, "LIMIT", 0.01)
+        converge.converge(patient.record, 1, touched(patient.base, [TOOL]))
+        for watchdog in filter(
+            lambda one: isinstance(one, threading.Timer), threading.enumerate()
+        ):
+            watchdog.join()
+    assert patient.payload.frozen()
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "withdraw", _fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            converge.settle(patient.record)
+    assert patient.payload.frozen() == []
+    assert patient.reasons(TOOL) == {}
+    assert patient.sees(TOOL) == "new\n"
+
+
 def _fail(*_: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -189,8 +216,9 @@ def test_a_container_outside_all_cgroups(
     assert patient.upper() == []
 
 
+@pytest.mark.parametrize("why", ["not-frozen", "too-slow"])
 def test_a_parent_that_cannot_be_renewed_now(
-    patient: Patient, monkeypatch: pytest.MonkeyPatch
+    patient: Patient, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     """A directory that was to be like the base's again and is not is still told from others."""
     patient.hold(TOOL)
@@ -198,9 +226,12 @@ def test_a_parent_that_cannot_be_renewed_now(
     assert patient.reasons(TOOL) == {}
     os.chmod(f"{patient.base}/usr/bin", 0o711)
     with monkeypatch.context() as patch:
-        patch.setattr(freezer, "_UNIFIED", ())
-        patch.setattr(freezer, "_FREEZER", "/nonexistent")
-        assert patient.reasons() == {"usr/bin": "not-frozen"}
+        if why == "not-frozen":
+            patch.setattr(freezer, "_UNIFIED", ())
+            patch.setattr(freezer, "_FREEZER", "/nonexistent")
+        else:
+            patch.setattr(mirror, "renew", lambda *_: {"usr/bin": Reason.TOO_SLOW})
+        assert patient.reasons() == {"usr/bin": why}
     os.chmod(f"{patient.web.merged}/usr/bin", 0o700)
     patient.stop()
     assert patient.upper() == ["usr", "usr/bin"]

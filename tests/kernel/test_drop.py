@@ -17,16 +17,15 @@ from pycor_hooks.host_errors import BaseRuns, HiddenAbove, Restarted
 from pycor_hooks.plan import Base
 from pycor_hooks.sockets import Daemon
 from pycor_hooks.staleness import Reason
+from tests.kernel.patient import POOLS, Patient
 from tests.kernel.test_converge import write
 from tests.kernel.test_watcher import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.kernel.patient import Patient
 
-
-pytestmark = pytest.mark.host_root
+pytestmark = [pytest.mark.host_root, POOLS]
 
 TOOL, HOSTNAME = "usr/bin/tool", "etc/hostname"
 OF_BASE = "etc/hostname of base\n"

@@ -52,8 +52,9 @@ def since(base: Base, generation: int | None) -> list[tuple[str, bool]] | None:
     """The paths that may have changed, and whether they are there; None where that is each."""
     found = list(generations.touched_since(base, generation))
     entries = {one.path: one for one in generations.entries(base)}
-    assert [entry for _, entry in found] == [entries.get(path) for path, _ in found]
-    return None if found == list(entries.items()) else [(path, bool(one)) for path, one in found]
+    assert [one.new for one in found] == [entries.get(one.path) for one in found]
+    every = [(one.path, one.new) for one in found] == list(entries.items())
+    return None if every else [(one.path, bool(one.new)) for one in found]
 
 
 # -- the walk

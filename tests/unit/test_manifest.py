@@ -104,7 +104,26 @@ def test_what_some_generations_have_touched(generations: list[list[Entry]]) -> N
     paths = {change.path for history in histories for change in history}
     last = {one.path: one for one in generations[-1]}
     wanted = [(path, last.get(path)) for path in sorted(paths, key=manifest.order)]
-    assert list(manifest.touched(histories)) == wanted
+    assert [(one.path, one.new) for one in manifest.touched(histories)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("steps", "altered"),
+    [
+        ([entry("a"), entry("a", FILE | 0o111)], True),
+        ([entry("a"), entry("a", uid=1)], True),
+        ([entry("a", DIRECTORY), entry("a", DIRECTORY | 0o020), entry("a", DIRECTORY)], True),
+        ([entry("a"), entry("a", size=8)], False),
+        ([entry("a"), entry("a", FILE | 0o111, ino=8)], False),
+        ([entry("a"), entry("a", LINK)], False),
+        ([entry("a"), None], False),
+    ],
+)
+def test_what_was_altered_in_its_place(steps: list[Entry | None], *, altered: bool) -> None:
+    """Another mode or owner of the same file or directory, be it what it was before in the end."""
+    trees = [[one] if one else [] for one in steps]
+    histories = [manifest.compare(old, new) for old, new in itertools.pairwise(trees)]
+    assert [one.altered for one in manifest.touched(histories)] == [altered]
 
 
 @given(trees, trees)
