@@ -190,6 +190,15 @@ class BadRootfs(PycorError):
     )
 
 
+class MonitorGone(PycorError):
+    """[lxc monitor] was killed while its pre-start hook ran: nobody would take anything down."""
+
+    template = (
+        "the [lxc monitor] of {label} has died while it started: "
+        "start it again ({client} start {name}{flag})"
+    )
+
+
 class RootDiskReadonly(PycorError):
     """The root disk is read-only, which an overlay's upper cannot be."""
 

@@ -88,7 +88,7 @@ def parse_options(hook: str, argv: list[str]) -> dict[str, str]:
 def _pre_start(options: dict[str, str], environ: dict[str, str], config: instance.Config) -> None:
     from pycor_hooks.prestart import pre_start  # noqa: PLC0415 - the other hooks do without
 
-    container, rootfs = instance.from_environment(environ)
+    container, rootfs = instance.from_environment(environ, os.getppid())
     base = instance.parse_base(options["--base"], container)
     pre_start(container, base, rootfs, config)
     if base.running():
@@ -105,7 +105,7 @@ def _pre_start(options: dict[str, str], environ: dict[str, str], config: instanc
 def _start_host(
     _options: dict[str, str], environ: dict[str, str], _config: instance.Config
 ) -> None:
-    container, rootfs = instance.from_environment(environ)
+    container, rootfs = instance.from_environment(environ, os.getppid())
     directory = directory_of(container.daemon, container.key)
     with Lock(directory):
         record = read(directory)
@@ -116,7 +116,7 @@ def _start_host(
 
 
 def _stop(options: dict[str, str], environ: dict[str, str], config: instance.Config) -> None:
-    container, _ = instance.from_environment(environ)
+    container, _ = instance.from_environment(environ, os.getppid())
     directory = directory_of(container.daemon, container.key)
     if not kernel.exists(directory):  # which is usual in post-stop, after this one
         from pycor_hooks import hidden  # noqa: PLC0415 - a rare need
@@ -128,7 +128,7 @@ def _stop(options: dict[str, str], environ: dict[str, str], config: instance.Con
 def _post_stop(
     _options: dict[str, str], environ: dict[str, str], _config: instance.Config
 ) -> None:
-    container, _ = instance.from_environment(environ)
+    container, _ = instance.from_environment(environ, os.getppid())
     place = namespaces.of_process(os.getppid())
     record = takedown.own(directory_of(container.daemon, container.key), os.getppid())
     if not record or not record.base_name:

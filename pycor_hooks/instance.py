@@ -18,6 +18,9 @@ STATE = "/var/lib/pycor-hooks"
 """What outlives a reboot, of each base: see :mod:`pycor_hooks.manifest`; root's, mode 0700."""
 MANIFEST_MAGIC = "pycor-hooks-manifest-1"
 _SUN_PATH = 106  # what liblxc leaves of the 108 bytes of sockaddr_un.sun_path
+REAPER = 1
+"""Whose child a hook is once its monitor has died."""
+_TITLE = "[lxc monitor]"
 _FNV_OFFSET = 0xCBF29CE484222325
 _FNV_PRIME = 0x100000001B3
 
@@ -125,7 +128,7 @@ def _monitor_of(lxcpath: str, key: str) -> int:
 
     A container can give its processes any title, but they are not in our pid namespace.
     """
-    title = os.fsencode(f"[lxc monitor] {lxcpath} {key}\0")
+    title = os.fsencode(f"{_TITLE} {lxcpath} {key}\0")
     for pid in filter(str.isdigit, os.listdir("/proc")):
         if is_ours(pid) and read_of(pid, "cmdline", len(title)) == title:
             return int(pid)
@@ -172,11 +175,16 @@ def _fnv1a(data: bytes) -> int:
     return value
 
 
-def from_environment(environ: dict[str, str]) -> tuple[Instance, str]:
+def from_environment(environ: dict[str, str], monitor: int = 0) -> tuple[Instance, str]:
     """The container that a hook was called for, and its rootfs.
+
+    The daemons resolve links in a rootfs, and not in the directory that liblxc listens below, and
+    that their socket is in: where theirs is reached by a link it is the monitor's title that says
+    by which.
 
     Args:
         environ: with liblxc's LXC_NAME and LXC_ROOTFS_PATH (lxc.container.conf(5), "HOOKS").
+        monitor: pid of the hook's parent, 0 where there is none to be asked.
 
     Raises:
         NotAHook: one of them is not set.
@@ -191,7 +199,18 @@ def from_environment(environ: dict[str, str]) -> tuple[Instance, str]:
     if parts[-5:-4] != ["storage-pools"] or parts[-3::2] != ["containers", "rootfs"]:
         raise UnknownLayout(path=path)
     daemon = "/".join(parts[:-5])
+    called = _titled(monitor, environ["LXC_NAME"])
+    if called not in {"", daemon} and os.path.realpath(called) == daemon:
+        daemon = called
     return Instance(daemon, *split_key(environ["LXC_NAME"])), rootfs
+
+
+def _titled(monitor: int, key: str) -> str:
+    """The state directory that the title of a monitor names, "" where it has no such title."""
+    title = os.fsdecode(read_of(monitor, "cmdline", 4096).partition(b"\0")[0])
+    lxcpath, _, name = title.removeprefix(f"{_TITLE} ").rpartition(" ")
+    known = title.startswith(_TITLE) and name == key and lxcpath.endswith("/containers")
+    return lxcpath.removesuffix("/containers") if known else ""
 
 
 def parse_base(text: str, container: Instance) -> Instance:

@@ -27,6 +27,7 @@ from pycor_hooks.errors import (
     BaseOwnerMixed,
     BaseReplaced,
     BaseWithoutRootfs,
+    MonitorGone,
     NotOurs,
     PycorError,
     RootDiskReadonly,
@@ -57,17 +58,25 @@ def pre_start(container: Instance, base: Instance, rootfs: str, config: Config) 
     Raises:
         PycorError: a named refusal; nothing is left mounted then.
     """
+    monitor = os.getppid()
     directory = directory_of(container.daemon, container.key)
-    place = namespaces.of_process(os.getppid())
+    place = namespaces.of_process(monitor)
     cleared = False
     with Lock(directory):
         try:
             _clear(directory, rootfs, place)
             cleared = True
             _mount(container, base, rootfs, config, place)
+            _check_monitor(container, monitor)
         except BaseException:
             _undo(directory, rootfs, place, began=cleared)
             raise
+
+
+def _check_monitor(container: Instance, monitor: int) -> None:
+    """Refuse what nobody would take down, as the monitor has died meanwhile."""
+    if monitor == instance.REAPER or os.getppid() != monitor:
+        raise MonitorGone(**container.words())
 
 
 def _undo(directory: str, rootfs: str, place: Place, *, began: bool) -> None:

@@ -97,9 +97,13 @@ def again(found: Record) -> Record | None:
 
 
 def gone(record: Record) -> bool:
-    """Whether neither the monitor nor the init of the recorded start lives any more."""
+    """Whether neither the monitor nor the init of the recorded start lives any more.
+
+    What has process 1 as its monitor was recorded by a hook whose monitor had died.
+    """
+    monitor = record.monitor, record.monitor_start
     return not (
-        instance.process_alive(record.monitor, record.monitor_start)
+        (record.monitor != instance.REAPER and instance.process_alive(*monitor))
         or instance.process_alive(record.init, record.init_start)
     )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,8 @@ import pytest
 from lab import steps
 from lab.liblxc import Container, Monitor, make_base
 from lab.starts import half_cured, run
-from pycor_hooks import kernel, mountinfo, overlay, record, takedown
+from lab.wait import until
+from pycor_hooks import kernel, mountinfo, overlay, record, registry, takedown
 from pycor_hooks.kernellog import KernelLog
 from pycor_hooks.rawlxc import HOOKS
 
@@ -57,6 +59,34 @@ def test_no_hook_reads_the_mount_table(web: Container, tmp_path: Path) -> None:
         calls += steps.read(f"{tmp_path}/{hook}", f"{web.hooks}/{hook}")
     assert {"move_mount", "umount2"} <= {each.call for each in calls}
     assert [each for each in calls if '/mountinfo"' in each.arguments] == []
+
+
+def test_a_monitor_that_dies_while_its_container_starts(web: Container) -> None:
+    """What its hook has begun is taken down by that: there is nobody else who would do it."""
+    web.monitor = monitor = web.new_monitor()
+    with ThreadPoolExecutor(1) as pool:
+        with registry.Lock(web.directory):
+            begun = pool.submit(web.pre_start)
+            (hook,) = until(lambda: _waiting(monitor.pid), what="its hook waits for the lock")
+            os.kill(monitor.pid, signal.SIGKILL)
+            with pytest.raises(AssertionError, match="the shell died"):
+                begun.result(timeout=10)
+        until(lambda: not os.path.exists(f"/proc/{hook}"), what="the hook has ended")
+    web.kill_monitor()
+    assert "has died while it started: start it again" in web.log()
+    assert web.overlays() == []
+    assert not os.path.exists(web.directory)
+
+
+def _waiting(monitor: int) -> list[int]:
+    """The children of a monitor that wait in flock(2)."""
+    with open(f"/proc/{monitor}/task/{monitor}/children", encoding="ascii") as file:
+        return [pid for pid in map(int, file.read().split()) if _waits(pid)]
+
+
+def _waits(pid: int) -> bool:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return b"hooks/pre-start" in file.read()
 
 
 def test_pre_start_binds_the_overlay_on_the_rootfs_and_start_host_detaches_it(

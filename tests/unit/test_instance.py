@@ -19,6 +19,7 @@ from pycor_hooks.instance import Config, Instance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 ENVIRON = {
     "LXC_NAME": "blue_web1",
@@ -39,6 +40,35 @@ def test_a_rootfs_with_a_type_before_it() -> None:
     """``dir:`` before the path is liblxc's, and no part of it."""
     path = ENVIRON["LXC_ROOTFS_PATH"]
     assert instance.from_environment({**ENVIRON, "LXC_ROOTFS_PATH": f"dir:{path}"})[1] == path
+
+
+@pytest.mark.parametrize(
+    ("title", "called"),
+    [
+        ("[lxc monitor] {link}/containers blue_web1", "link"),
+        ("[lxc monitor] {link}/containers web1", "real"),
+        ("[lxc monitor] {other}/containers blue_web1", "real"),
+        ("[lxc monitor] {real}/containers blue_web1", "real"),
+        ("sleep", "real"),
+    ],
+)
+def test_a_state_directory_behind_a_link(tmp_path: Path, title: str, called: str) -> None:
+    """It is called what its monitor calls it, as its sockets are, if that leads to the rootfs."""
+    places = {name: str(tmp_path / name) for name in ("real", "link", "other")}
+    for name in ("real", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("real")
+    rootfs = f"{places['real']}/storage-pools/p/containers/blue_web1/rootfs"
+    words = [title.format(**places), "infinity"]
+    with subprocess.Popen(words, executable="/bin/sleep") as monitor:
+        try:
+            line = f"{words[0]}\0infinity\0".encode()
+            until(lambda: instance.read_of(monitor.pid, "cmdline") == line, what="it is titled")
+            environ = {**ENVIRON, "LXC_ROOTFS_PATH": rootfs}
+            found, path = instance.from_environment(environ, monitor.pid)
+        finally:
+            monitor.kill()
+    assert (found.daemon, found.key, path) == (places[called], "blue_web1", rootfs)
 
 
 @pytest.mark.parametrize("path", ["/rootfs", "/a/containers/b/rootfs", "x", "/a/b/c/d/e/f"])
