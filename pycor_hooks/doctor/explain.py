@@ -11,6 +11,7 @@ from pycor_hooks.doctor import bases, containers, inventory, nextstart
 from pycor_hooks.doctor.check import FAIL, OK, WARN, Check, refused
 from pycor_hooks.doctor.profiles import check_raw_lxc, names_for, profiles_of
 from pycor_hooks.errors import PycorError
+from pycor_hooks.host_errors import VolumeAway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,8 +120,10 @@ def _next(container: Container) -> Iterator[Check]:
     label = container.label
     try:
         start = nextstart.plan(container)
+    except VolumeAway:
+        return  # as containers.check says of its next start
     except (PycorError, ValueError, OSError) as error:
-        yield refused("ids", label, error)  # and containers.check says so of its next start
+        yield refused("ids", label, error)  # and so does that
         return
     layers = start.layers
     uid, gid = layers.fs_ids

@@ -12,11 +12,11 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from pycor_hooks import journal, kernel, layer, overlay, prestart, record, takedown, tree
+from pycor_hooks import journal, kernel, layer, overlay, pools, prestart, record, takedown, tree
 from pycor_hooks.doctor import scratch
-from pycor_hooks.doctor.check import Check, refused
+from pycor_hooks.doctor.check import WARN, Check, refused
 from pycor_hooks.errors import BadState, NotOurs, PycorError
-from pycor_hooks.host_errors import NoHooks
+from pycor_hooks.host_errors import NoHooks, VolumeAway
 from pycor_hooks.mountinfo import escape_layer
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ def check(containers: Iterable[Container]) -> Iterator[Check]:
     for container in containers:
         try:
             start = plan(container)
+        except VolumeAway as error:
+            yield refused(NAME, container.label, error, WARN)
+            continue
         except (PycorError, ValueError, OSError) as error:
             yield refused(NAME, container.label, error)
             continue
@@ -73,6 +76,7 @@ def plan(container: Container) -> Start:
     """Have pre-start's checks refuse a container's next start, or say what it would mount.
 
     Raises:
+        VolumeAway: it cannot be told.
         PycorError, ValueError, OSError: as pre-start would.
     """
     hook = container.hook
@@ -80,6 +84,8 @@ def plan(container: Container) -> Start:
         raise NoHooks(prefix=hook.prefix if hook else "")
     where, base, config = container.where, container.base(), container.config()
     directory, rootfs = record.directory_of(where.daemon, where.key), where.rootfs()
+    if not kernel.exists(rootfs):
+        raise VolumeAway(path=rootfs, driver=pools.driver_of(os.path.dirname(rootfs)))
     layers = prestart.check(directory, where, base, rootfs, config)
     if not where.running():
         _refuse_remains(directory, rootfs)

@@ -33,6 +33,7 @@ from pycor_hooks.doctor import (
     kernel,
     leaks,
     limits,
+    nextstart,
     watching,
 )
 from pycor_hooks.doctor.check import Check, names, refused
@@ -248,6 +249,25 @@ def test_pools() -> None:
     (zfs, _) = containers.check_pools(House(LXD, None, [pools], some, []), some)
     assert "pool web2 is on zfs" in zfs.cause
     assert zfs.remedy == "lxc move web2 -s POOL, to dir or btrfs"
+
+
+def test_a_volume_that_is_unmounted_while_its_container_is_stopped(tmp_path: Path) -> None:
+    """Its next start cannot be tried, which is no fault of it, and nothing is to be deleted."""
+    (tmp_path / "hooks").mkdir()
+    (tmp_path / "hooks/pre-start").touch(mode=0o755)
+    volume = tmp_path / "storage-pools/pool/containers/web1"
+    volume.mkdir(parents=True)
+    (tmp_path / "containers").mkdir()
+    (tmp_path / "containers/web1").symlink_to(volume)
+    config = {
+        "raw.lxc": HOOKS.replace("/opt/x", str(tmp_path)),
+        "security.privileged": "true",
+    }
+    web = Container(Daemon("lxd", str(tmp_path)), container(**config).api)
+    (found,) = nextstart.check([web])
+    assert (found.subject, found.state) == ("web1", "warn")
+    assert found.cause.startswith(f"{volume}/rootfs is not there while the container is stopped")
+    assert found.remedy == "look again when it runs"
 
 
 def test_a_base_that_has_a_rootfs_only_while_it_runs(
