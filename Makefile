@@ -12,7 +12,8 @@
 #
 # On a bare Debian 12 all but install put in place what is missing. Root is needed for that, and for
 # containers: run them as root, or have sudo. TESTS= and ARGS= go to pytest (make test
-# TESTS=tests/unit ARGS=-x), or ARGS= to pycor-hooks install (make install ARGS="--base debian").
+# TESTS=tests/unit ARGS=-x), or ARGS= to pycor-hooks install (make install ARGS="--base debian"), and
+# to pycor-hooks uninstall.
 
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -80,7 +81,7 @@ install:
 
 uninstall:
 	@$(NEED_ROOT)
-	$(SUDO) $(COMMAND_DIR)/bin/pycor-hooks uninstall
+	$(SUDO) $(COMMAND_DIR)/bin/pycor-hooks uninstall $(ARGS)
 	$(SUDO) rm -rf --one-file-system $(COMMAND_DIR) /usr/local/bin/pycor-hooks
 
 clean:

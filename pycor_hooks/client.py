@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 RUNNING = 103
 """The status of an operation that has not ended (doc/rest-api.md of LXD)."""
+ANSWER = 30.0
+"""Seconds that a daemon has for an answer."""
+CHANGE = 600.0
+"""Seconds that it has for what takes time: to unpack an image, or to delete one."""
 CLIENTS = {"lxd": "lxc", "incus": "incus"}
 
 
@@ -58,7 +62,9 @@ class Connection:
         self._session = session or get_session_for_url(endpoint)
         try:
             with self._answers("connect"):
-                self._client = pylxd.Client(endpoint, project=project, session=self._session)
+                self._client = pylxd.Client(
+                    endpoint, project=project, session=self._session, timeout=ANSWER
+                )
             self.server: dict[str, Any] = self._client.host_info
             self.config = self._find_project()["config"]
         except BaseException:
@@ -180,7 +186,10 @@ class Connection:
         path = ("operations", operation, "wait")
         with self._answers("show", *path):
             try:
-                done = self._node(*path).get(params={"timeout": str(timeout)}).json()["metadata"]
+                answer = self._node(*path).get(
+                    params={"timeout": str(timeout)}, timeout=timeout + ANSWER
+                )
+                done = answer.json()["metadata"]
             except LXDAPIException as error:  # so Incus tells of one that failed
                 return None, str(error)
         if done["status_code"] == RUNNING:
@@ -192,7 +201,8 @@ class Connection:
             body = getattr(self._node(*path), verb)(**arguments).json()
             if body.get("type") != "async":
                 return body.get("metadata")
-            done = self._node("operations", _operation(body), "wait").get().json()["metadata"]
+            waiting = self._node("operations", _operation(body), "wait")
+            done = waiting.get(timeout=CHANGE).json()["metadata"]
         if done["err"]:
             raise DaemonRefused(**self._said("change", path, done["err"]))
         return done["metadata"]

@@ -191,6 +191,11 @@ def remove(daemon: str) -> bool:
     return removed
 
 
+def daemons() -> list[str]:
+    """The daemons of whose bases something is kept, as names below STATE."""
+    return _names(instance.STATE)
+
+
 def _names(directory: str) -> list[str]:
     try:
         return os.listdir(directory)

@@ -239,6 +239,34 @@ class InUse(PycorError):
     template = "not uninstalled: {users}; {remedy}"
 
 
+class VolumeAway(PycorError):
+    """The volume of a stopped container is not mounted, so nothing of it can be tried."""
+
+    template = (
+        "{path} is not there while the container is stopped, as its pool is on {driver}: "
+        "look again when it runs"
+    )
+
+
+class NotAsked(PycorError):
+    """Daemons that may use what would be removed were not named."""
+
+    template = (
+        "not uninstalled: {directories} has containers of pycor-hooks, or is watched, and was not "
+        "looked at: name it, too (--daemon {directories}), and start it where it does not run; "
+        "if it is gone for good, remove what is left of it"
+    )
+
+
+class UnsafeProgram(PycorError):
+    """Somebody besides root could change what root runs as the watcher."""
+
+    template = (
+        "cannot install the watcher: {reason}, and systemd runs {command} as root: install "
+        "pycor-hooks as root, with make install or sudo pipx install --global; or --no-systemd"
+    )
+
+
 class NoIdMap(PycorError):
     """The daemon has not given a container ids yet."""
 

@@ -6,13 +6,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pycor_hooks import intact, prefix, profile, provision, systemd, tree
 from pycor_hooks.client import Connection
 from pycor_hooks.errors import PycorError
-from pycor_hooks.host_errors import Unreachable
+from pycor_hooks.host_errors import Unreachable, UnsafeProgram
 from pycor_hooks.output import Note
 
 if TYPE_CHECKING:
@@ -112,9 +113,23 @@ def install_unit(order: Order) -> Iterator[str]:
     if not systemd.is_running():
         yield Note("systemd does not run here: see to it that pycor-hooks watch is always running")
         return
+    check_program()
     text = systemd.unit_text(systemd.own_command(), order.directories)
     code = max(path.stat().st_mtime for path in Path(__file__).parent.rglob("*.py"))
     yield from systemd.ensure(text, code)
+
+
+def check_program() -> None:
+    """Refuse to have root run what somebody else can change.
+
+    Raises:
+        UnsafeProgram: the command, its Python, or the package.
+    """
+    command = systemd.own_command()
+    for path in (command, sys.executable, sys.prefix, os.path.dirname(__file__)):
+        reason = prefix.changeable(os.path.realpath(path))
+        if reason:
+            raise UnsafeProgram(reason=reason, command=command)
 
 
 @contextlib.contextmanager

@@ -50,6 +50,21 @@ def check(prefix: str, *, owner: int = 0) -> str:
     return path
 
 
+def changeable(path: str) -> str:
+    """Say why somebody besides root could change what is at a path; "" where nobody could.
+
+    Args:
+        path: an absolute path without links in it.
+    """
+    for directory in _ancestors(path):
+        found = os.lstat(directory)
+        if found.st_uid:
+            return f"{directory} belongs to user {found.st_uid}"
+        if found.st_mode & 0o022 and not (found.st_mode & stat.S_ISVTX and directory != path):
+            return f"{directory} can be written by others"
+    return ""
+
+
 def _ancestors(path: str) -> list[str]:
     """/, /usr, /usr/local and so on, down to the path itself."""
     parts = path.split("/")[1:]

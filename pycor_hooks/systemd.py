@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -87,6 +89,14 @@ def _began() -> float:
     """When the watcher that runs was started, in seconds since the epoch."""
     words = ("show", "--property=ActiveEnterTimestamp", "--timestamp=unix", "--value", UNIT)
     return float(_systemctl(*words).strip().removeprefix("@"))
+
+
+def watched(directory: str = DIRECTORY) -> list[str]:
+    """The state directories that the installed unit names, as :func:`unit_text` writes them."""
+    text = _read(os.path.join(directory, UNIT)) or ""
+    lines = [line for line in text.splitlines() if line.startswith("ExecStart=")]
+    words = shlex.split(lines[0].replace("%%", "%").replace("$$", "$")) if lines else []
+    return [path for word, path in itertools.pairwise(words) if word == "--daemon"]
 
 
 def remove(directory: str = DIRECTORY) -> Iterator[str]:

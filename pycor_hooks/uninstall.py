@@ -24,7 +24,7 @@ from pycor_hooks import (
 )
 from pycor_hooks.bases import AUTOSTART, DELETE, PROTECTION
 from pycor_hooks.client import Connection
-from pycor_hooks.host_errors import InUse
+from pycor_hooks.host_errors import InUse, NoProject, NotAsked
 from pycor_hooks.install import LOCK, alone_in
 from pycor_hooks.output import Note
 from pycor_hooks.plan import label, name_of
@@ -49,6 +49,7 @@ def uninstall(prefix: str, daemons: Sequence[Daemon]) -> Iterator[str]:
     Raises:
         InUse: containers use a profile of ours, or an overlay is live; nothing was removed.
         Unreachable: a daemon does not answer, so it cannot be told; nothing was removed.
+        NotAsked: there is another one that may use them; nothing was removed.
         BadPrefix: something else is there, as in a clone; nothing was removed.
     """
     if os.path.isdir(prefix):
@@ -56,6 +57,7 @@ def uninstall(prefix: str, daemons: Sequence[Daemon]) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(Connection(daemon)) for daemon in daemons]
         connections = [each for connection in opened for each in projects_of(connection)]
+        check_asked(daemons)
         check_unused(connections)
         check_not_live()
         others = prefixes_of(connections) - {prefix}
@@ -104,6 +106,15 @@ def check_not_live() -> None:
         )
 
 
+def check_asked(daemons: Sequence[Daemon]) -> None:
+    """Raise NotAsked where another daemon has had bases, or is named in the watcher's unit."""
+    known = {record.unescape(name) for name in generations.daemons()}
+    others = (known | set(systemd.watched())) - {daemon.directory for daemon in daemons}
+    there = sorted(filter(os.path.isdir, others))
+    if there:
+        raise NotAsked(directories=" --daemon ".join(there))
+
+
 def remove_from(connections: Sequence[Connection]) -> Iterator[str]:
     """Remove the profiles and images of ours, and say which bases stay protected."""
     protected: dict[str, None] = {}
@@ -147,7 +158,10 @@ def still_protected(connection: Connection, found: dict[str, Any]) -> Iterator[s
     """Say how a base can be deleted again; whether it should be is the operator's to know."""
     text = rawlxc.base(found["config"].get("raw.lxc", "")) or ""
     project, _, name = text.rpartition("/")
-    owner = connection.in_project(project or connection.project)
+    try:
+        owner = connection.in_project(project or connection.project)
+    except NoProject:
+        return
     base = owner.find("instances", name) if name else None
     for key, what in ((DELETE, "stays protected"), (AUTOSTART, "is not started at boot")):
         if base and base["config"].get(key) == PROTECTION[key]:

@@ -47,7 +47,7 @@ def install_command(
         prefix=prefix,
         base=profile.check_base(base),
         daemons=find_daemons(directories),
-        directories=options.named(directories) or (),
+        directories=options.looked_at(directories) or (),
         unit=not no_systemd,
     )
     if not tell(install(order)):

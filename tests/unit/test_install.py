@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -15,7 +16,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pycor_hooks import install, intact, prefix, share, systemd, tree, uninstall
-from pycor_hooks.host_errors import BadPrefix, SystemdFailed, SystemPython, UnsafePrefix
+from pycor_hooks.host_errors import (
+    BadPrefix,
+    SystemdFailed,
+    SystemPython,
+    UnsafePrefix,
+    UnsafeProgram,
+)
 from pycor_hooks.rawlxc import HOOKS
 
 if TYPE_CHECKING:
@@ -384,6 +391,41 @@ def test_unit_removed(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls(systemctl) == [f"disable --now {systemd.UNIT}", "daemon-reload"]
     assert not (systemctl / systemd.UNIT).exists()
     assert list(systemd.remove(str(systemctl))) == []
+
+
+@pytest.mark.parametrize(
+    "directories", [[], ["/srv/lxd"], ["/srv/50%/$x", "/srv/a b", '/srv/"q"\\']]
+)
+def test_daemons_of_the_unit(systemctl: Path, directories: list[str]) -> None:
+    """Those that a unit was written for are found in it again, whatever they are called."""
+    (systemctl / systemd.UNIT).write_text(systemd.unit_text("/opt/my bin/x", directories))
+    assert systemd.watched(str(systemctl)) == directories
+
+
+def test_no_unit(tmp_path: Path) -> None:
+    """Where there is none, no daemon is named."""
+    assert systemd.watched(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("owner", [0, 1000])
+def test_program_of_somebody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int
+) -> None:
+    """No unit has root run what another user can change, by the file or a directory above."""
+    place = tmp_path / "venv"
+    place.mkdir(mode=0o755)
+    command = place / "pycor-hooks"
+    command.touch(mode=0o755)
+    monkeypatch.setattr(systemd, "own_command", lambda: str(command))
+    monkeypatch.setattr(sys, "prefix", str(place))
+    if not owner:
+        install.check_program()
+        return
+    for path in (place, command):
+        os.chown(path, owner, owner)
+        with pytest.raises(UnsafeProgram, match=f"{path} belongs to user {owner}"):
+            install.check_program()
+        os.chown(path, 0, 0)
 
 
 def test_unit_quotes() -> None:

@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from pycor_hooks import host_errors, profile, provision, rawlxc, uninstall
+from pycor_hooks import (
+    client,
+    generations,
+    host_errors,
+    profile,
+    provision,
+    rawlxc,
+    record,
+    systemd,
+    uninstall,
+)
 from pycor_hooks.client import Connection
 from pycor_hooks.sockets import Daemon
 from tests.unit.fake_api import FakeApi, Project, instance
 from tests.unit.fake_api import profile as api_profile
+from tests.unit.fake_daemon import BadDaemon, mute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -342,6 +353,45 @@ def test_nothing_is_removed_where_the_hooks_are_not_ours(api: FakeApi, tmp_path:
         list(uninstall.uninstall(str(clone), [api.daemon]))
     assert [path.name for path in clone.iterdir()] == ["hooks"]
     assert "overlay" in api.default.profiles
+
+
+@pytest.mark.parametrize("known", ["by its bases", "by the watcher"])
+def test_nothing_is_removed_under_a_daemon_that_was_not_asked(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    """Containers of another daemon may use the hooks: it is named, unless it is gone."""
+    ensure(api)
+    other = tmp_path / "other-lxd"
+    bases = [record.escape(str(other))] if known == "by its bases" else []
+    monkeypatch.setattr(generations, "daemons", lambda: bases)
+    monkeypatch.setattr(systemd, "watched", lambda: [] if bases else [str(other)])
+    uninstall.check_asked([api.daemon])
+    other.mkdir()
+    uninstall.check_asked([api.daemon, Daemon("lxd", str(other))])
+    before = api.changes
+    with pytest.raises(host_errors.NotAsked, match=f"--daemon {other}"):
+        list(uninstall.uninstall(str(tmp_path / "prefix"), [api.daemon]))
+    assert api.changes == before
+
+
+def test_removed_though_the_base_s_project_is_gone(api: FakeApi) -> None:
+    """A base in a project that was deleted needs no protection any more."""
+    ensure(api)
+    found = api.default.profiles["overlay"]["config"]
+    found["raw.lxc"] = found["raw.lxc"].replace("--base base", "--base gone/base")
+    with Connection(api.daemon) as connection:
+        list(uninstall.remove_from([connection]))
+    assert list(api.default.images) == []
+
+
+def test_a_daemon_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that accepts and does not answer is given up, and named."""
+    monkeypatch.setattr(client, "ANSWER", 0.2)
+    with (
+        BadDaemon(str(tmp_path), mute) as fake,
+        pytest.raises(host_errors.Unreachable, match="timed out"),
+    ):
+        Connection(fake.daemon)
 
 
 def test_own_settings_are_not_removed(api: FakeApi) -> None:
