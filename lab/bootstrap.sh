@@ -44,7 +44,6 @@ apt() {
 # ---- no service starts while we install
 
 guard_up() {
-    guard_down # of a run that was killed
     if [ -e "$guard" ] || [ -L "$guard" ]; then mv "$guard" "$saved"; fi
     printf '#!/bin/sh\n%s\nexit 101\n' "$mark" >"$guard.new"
     chmod 755 "$guard.new"
@@ -141,6 +140,7 @@ finish() { # on every way out, Ctrl-C included
 }
 
 packages() {
+    [ "$(id -u)" -ne 0 ] || guard_down # of a run that was killed
     # shellcheck disable=SC2086 # lists of package names, here and below
     if installed $wanted $wanted_backports; then return; fi
     [ "$(id -u)" -eq 0 ] || die "Debian packages are missing and only root can install them: run as root, or install sudo"

@@ -21,7 +21,7 @@ TEMPLATE = "lxd-profiles/overlay.yaml"
 DEFAULT_BASE = "base"
 MARKER = "user.pycor-hooks"
 
-_INSTANCE = re.compile(r"[A-Za-z][A-Za-z0-9-]*", re.ASCII)
+_INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*", re.ASCII)
 _PROJECT = re.compile(r"[^\s/_'\"*$`\\;&|<>()#~!?\[\]{}%]+")
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 # For a daemon in a mount namespace of its own: the host's Python with the host's files, whatever

@@ -46,7 +46,7 @@ def test_the_other_way_to_write_an_option() -> None:
     assert profile.merge(old, RAW_LXC) == RAW_LXC
 
 
-@pytest.mark.parametrize("text", ["base", "web-1", "shop/base", "a.b/c"])
+@pytest.mark.parametrize("text", ["base", "web-1", "24-04", "shop/base", "a.b/c"])
 def test_base_names(text: str) -> None:
     """An instance is named alone, or after its project."""
     assert profile.check_base(text) == text
