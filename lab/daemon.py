@@ -65,7 +65,8 @@ class Daemon:
             driver: of the storage pool named "pool": "dir" or "btrfs".
             idmapped: False forbids it idmapped mounts, so that it shifts ids on disk; True
                 leaves it to the daemon's judgement of kernel and file system.
-            directory: its state directory; "" for one in the World's.
+            directory: its state directory, or a link to where that will be; "" for one in the
+                World's.
         """
         self.kind = kind
         self.driver = driver
@@ -92,7 +93,7 @@ class Daemon:
         self.client = Client(self.commands.client, self.env, self.directory)
 
     def __enter__(self) -> Self:
-        os.mkdir(self.directory, 0o711)
+        os.mkdir(os.path.realpath(self.directory), 0o711)
         try:
             self.start()
             self._configure()
@@ -198,11 +199,13 @@ class Daemon:
         """
         self.lose_power()
         subprocess.run(["ip", "link", "delete", self._bridge], capture_output=True, check=False)
-        for path in (self.manifests, self.directory):
+        for path in (self.manifests, os.path.realpath(self.directory)):
             worlds.remove_tree(path)
+        if os.path.islink(self.directory):
+            os.unlink(self.directory)
 
     def _unmount(self) -> None:
-        ours = (self.directory + "/", self.records + "/")
+        ours = (os.path.realpath(self.directory) + "/", self.records + "/")
         for mount in reversed(mountinfo.read()):
             if mount.target.startswith(ours):
                 kernel.umount(mount.target, kernel.MNT_DETACH)
