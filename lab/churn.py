@@ -60,6 +60,8 @@ _CLASHES = (
 
 _NOT_YET = ("Instance is busy running a", "shutting down the container failed")
 """What LXD says while an earlier command or a reboot inside is under way."""
+_DONE = {"stop": "The instance is already stopped"}
+"""What LXD says where there is nothing to do any more."""
 
 
 class Operation(NamedTuple):
@@ -187,17 +189,28 @@ def _run(container: Instance, verb: str) -> None:
     elif verb == "poweroff":
         container.run("poweroff")
     else:
-        until(lambda: _accepted(container, *verb.split()), what=f"{container.name}: {verb}")
+        _until_accepted(container, *verb.split())
     if _AFTERWARDS.get(verb) == "stopped":
         container.wait("Stopped")
 
 
-def _accepted(container: Instance, command: str, *flags: str) -> bool:
-    """Run a command; False where the daemon says that it, or liblxc, is not ready for it."""
-    done = container.client(command, container.name, *flags, check=False)
-    if done.returncode and not any(words in done.stderr for words in _NOT_YET):
-        raise ClientError(done)
-    return done.returncode == 0
+def _until_accepted(container: Instance, command: str, *flags: str) -> None:
+    """Run a command until the daemon, and liblxc, are ready for it.
+
+    One that LXD has called failed may have done its work all the same, a moment later.
+    """
+    refused: list[str] = []
+
+    def accepted() -> bool:
+        done = container.client(command, container.name, *flags, check=False)
+        if done.returncode and refused and _DONE.get(command, "\0") in done.stderr:
+            return True
+        if done.returncode and not any(words in done.stderr for words in _NOT_YET):
+            raise ClientError(done)
+        refused.append(done.stderr)
+        return done.returncode == 0
+
+    until(accepted, what=f"{container.name}: {command}")
 
 
 def _rebooted(container: Instance, before: int) -> bool:

@@ -80,7 +80,8 @@ def _until_stopped(overlays: Overlays, webs: Sequence[Instance]) -> None:
 
     Incus locks an instance in ``lxc.hook.stop`` and unlocks it after ``lxc.hook.post-stop``, with
     no time limit (internal/server/instance/operationlock); LXD's lock has one, see LOCKED_S. A
-    monitor killed between the two leaves a container that Incus calls running until it restarts.
+    monitor killed between the two leaves a container that Incus calls running until it restarts,
+    and starts then, as it would after a reboot of the host.
     """
     try:
         for web in webs:
@@ -91,7 +92,15 @@ def _until_stopped(overlays: Overlays, webs: Sequence[Instance]) -> None:
         overlays.daemon.stop()
         overlays.daemon.start()
         for web in webs:
-            web.wait("Stopped")
+            _stop_again(web)
+
+
+def _stop_again(web: Instance) -> None:
+    config = web.client.query(f"/1.0/instances/{web.name}")["config"]
+    if config.get("volatile.last_state.power") == "RUNNING":
+        web.wait("Running")
+        web.stop(force=True)
+    web.wait("Stopped")
 
 
 def _start(web: Instance) -> None:

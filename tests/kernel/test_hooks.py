@@ -15,7 +15,7 @@ from lab import steps
 from lab.liblxc import Container, Monitor, make_base
 from lab.starts import half_cured, run
 from lab.wait import until
-from pycor_hooks import kernel, mountinfo, overlay, record, registry, takedown
+from pycor_hooks import instance, kernel, mountinfo, overlay, record, registry, takedown
 from pycor_hooks.kernellog import KernelLog
 from pycor_hooks.rawlxc import HOOKS
 
@@ -69,9 +69,9 @@ def test_a_monitor_that_dies_while_its_container_starts(web: Container) -> None:
             begun = pool.submit(web.pre_start)
             (hook,) = until(lambda: _waiting(monitor.pid), what="its hook waits for the lock")
             os.kill(monitor.pid, signal.SIGKILL)
-            with pytest.raises(AssertionError, match="the shell died"):
-                begun.result(timeout=10)
-        until(lambda: not os.path.exists(f"/proc/{hook}"), what="the hook has ended")
+        with pytest.raises(AssertionError, match="the shell died"):
+            begun.result(timeout=10)
+        until(lambda: not instance.process_start(hook), what="the hook has ended")
     web.kill_monitor()
     assert "has died while it started: start it again" in web.log()
     assert web.overlays() == []
