@@ -57,11 +57,9 @@ def changeable(path: str) -> str:
         path: an absolute path without links in it.
     """
     for directory in _ancestors(path):
-        found = os.lstat(directory)
-        if found.st_uid:
-            return f"{directory} belongs to user {found.st_uid}"
-        if found.st_mode & 0o022 and not (found.st_mode & stat.S_ISVTX and directory != path):
-            return f"{directory} can be written by others"
+        weakness = _weakness(directory, os.lstat(directory), 0, is_last=directory == path)
+        if weakness:
+            return f"{directory} {weakness[0]}"
     return ""
 
 
@@ -78,10 +76,18 @@ def _check_directory(prefix: str, path: str, found: os.stat_result, owner: int) 
     if not stat.S_ISDIR(found.st_mode):
         real = os.path.realpath(prefix)
         raise unsafe("is not a directory", f"give another --prefix (it leads to {real})")
+    weakness = _weakness(path, found, owner, is_last=path == prefix)
+    if weakness:
+        raise unsafe(*weakness)
+
+
+def _weakness(
+    path: str, found: os.stat_result, owner: int, *, is_last: bool
+) -> tuple[str, str] | None:
+    """Why somebody besides root and ``owner`` could change what is at a path, and the remedy."""
     if found.st_uid not in {0, owner}:
-        raise unsafe(f"belongs to user {found.st_uid}", f"run chown root {path}")
+        return f"belongs to user {found.st_uid}", f"run chown root {path}"
     # In a sticky directory others may add, but not replace what is root's (inode(7)).
-    if found.st_mode & 0o022 and not (found.st_mode & stat.S_ISVTX and path != prefix):
-        raise unsafe(
-            "can be written by others", f"run chmod go-w {path}, or give another --prefix"
-        )
+    if found.st_mode & 0o022 and (is_last or not found.st_mode & stat.S_ISVTX):
+        return "can be written by others", f"run chmod go-w {path}, or give another --prefix"
+    return None

@@ -66,10 +66,9 @@ def renew(record: Record, *, dry: bool = False) -> Outcome:
         for plan in map(restarting.plan, oldcode.look(base, [record])):
             said += [f"would {what}" for what in _doings(record, plan)] if dry else []
             said += _left(record, plan if dry else renewal.run(plan, said))
-    except BaseRuns as error:
-        return Outcome(record, _named(record, said), str(error), renewal.changed, later=True)
     except (OSError, ValueError, PycorError) as error:
-        return Outcome(record, _named(record, said), str(error), renewal.changed)
+        later = isinstance(error, BaseRuns)
+        return Outcome(record, _named(record, said), str(error), renewal.changed, later)
     return Outcome(record, _named(record, said), "")
 
 
