@@ -108,18 +108,25 @@ def unit(pid: int) -> str | None:
     Of several below each other, as in a user's session, it is the system manager's. One of a
     container that the container runs belongs to none: that has a manager, and units, of its own.
     """
-    for controllers, path in cgroups(pid):
+    places = cgroups(pid)
+    if _is_nested(places):
+        return None
+    for controllers, path in places:
         if controllers in {"", "name=systemd"}:
             inside = _payloads(path)[-1].split("/")[1:]
             found = next((part for part in inside if part.endswith(_UNITS)), None)
-            if found and not is_nested(pid):
+            if found:
                 return found
     return None
 
 
 def is_nested(pid: int) -> bool:
     """Whether a process is in a container that the container runs."""
-    return any(len(_payloads(path)) > _NESTED for _, path in cgroups(pid))
+    return _is_nested(cgroups(pid))
+
+
+def _is_nested(places: Iterable[tuple[str, str]]) -> bool:
+    return any(len(_payloads(path)) > _NESTED for _, path in places)
 
 
 def _payloads(path: str) -> list[str]:
