@@ -194,8 +194,8 @@ class _Convergence:
         gone = obsolete(self._trees, self._parents)
         if not cure:
             self._trees.forget()
-            stale = (*(step.path for step in (*found.steps, *gone)), *directories)
-            self._give_up(stale, Reason.REPORTED)
+            uncured = (*(step.path for step in (*found.steps, *gone)), *directories)
+            self._give_up(uncured, Reason.REPORTED)
             return Result(0, self._reasons, [])
         steps = [*self._with_parents(found.steps, directories), *gone]
         outdated = mirror.outdated(self._trees, self._parents)
