@@ -31,8 +31,8 @@ class Note(str):
     __slots__ = ()
 
 
-def tell(lines: Iterable[str]) -> bool:
-    """Print lines as they come, notes to standard error.
+def tell(lines: Iterable[str], *, aside: bool = False) -> bool:
+    """Print lines as they come, notes to standard error; ``aside``: all of them.
 
     Returns:
         Whether any of them says that something was done.
@@ -40,7 +40,7 @@ def tell(lines: Iterable[str]) -> bool:
     done = False
     for line in lines:
         note = isinstance(line, Note)
-        click.echo(printable(f"note: {line}" if note else line), err=note)
+        click.echo(printable(f"note: {line}" if note else line), err=note or aside)
         done = done or not note
     return done
 

@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Containers at a time.",
 )
+@options.list_format
 @options.daemons
 @options.debug
-def restart_command(
+def restart_command(  # noqa: PLR0913 - an argument per option
     names: tuple[str, ...],
     base: str | None,
     serial: int,
+    style: str,
     directories: tuple[str, ...],
     *,
     dry: bool,
@@ -53,7 +55,8 @@ def restart_command(
     code when the container is restarted. One container after the other, or --serial at a time;
     if a unit fails that was well before, no further container is begun. Nothing is restarted
     while the base runs.
-    In the end it shows what is stale still. Exit status 0 if nothing is, 1 also where only a
+    In the end it shows what is stale still, as `stale` does: in JSON, CSV or YAML, that alone is
+    on standard output. Exit status 0 if nothing is, 1 also where only a
     restart of the container is left, or with --dry-run where there is something to do.
 
     \b
@@ -61,6 +64,7 @@ def restart_command(
       pycor-hooks restart --dry-run
       pycor-hooks restart web1
       pycor-hooks restart --base debian --serial 4
+      pycor-hooks restart web1 --format json | jq -r '.[] | .unit + ": " + .remedy'
     """  # noqa: D301 - click wants the character
     options.need_root("restart")
     records = stale.chosen(names, base, directories)
@@ -68,11 +72,11 @@ def restart_command(
     wanted = {(row["daemon"], row["project"], row["instance"]) for row in rows if row["pid"]}
     todo = [one for one in records if (one.daemon, one.project, one.name) in wanted]
     outcomes = rollout.roll_out(todo, serial, partial(renew, dry=dry))
-    begun = list(_shown(outcomes, len(todo)))
+    begun = list(_shown(outcomes, len(todo), style))
     left = [one for one in todo if one.directory not in {each.record.directory for each in begun}]
     if not dry and begun:
         rows, failed = stale.look(records)
-    stale.show(rows)
+    stale.show(rows, style)
     if left:
         raise Stopped(left=_names(left))
     return int(failed or bool(rows) or any(outcome.trouble for outcome in begun))
@@ -82,11 +86,11 @@ def _names(records: Sequence[Record]) -> str:
     return ", ".join(name_of(one) for one in records)
 
 
-def _shown(outcomes: Iterable[Outcome], total: int) -> Iterator[Outcome]:
+def _shown(outcomes: Iterable[Outcome], total: int, style: str) -> Iterator[Outcome]:
     """Tell each outcome as it comes: above a bar on a terminal, as plain lines elsewhere."""
-    if not sys.stdout.isatty():
+    if style != "table" or not sys.stdout.isatty():
         for outcome in outcomes:
-            output.tell(outcome.said)
+            output.tell(outcome.said, aside=style != "table")
             click.echo("".join(f"{line}\n" for line in _trouble(outcome)), err=True, nl=False)
             yield outcome
         return

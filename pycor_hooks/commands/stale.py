@@ -58,10 +58,7 @@ def stale_command(
     """  # noqa: D301 - click wants the character
     options.need_root("stale")
     rows, failed = look(chosen(names, base, directories))
-    if style == "table":
-        show(list(_by_file(rows)) if paths else rows, paths=paths)
-    else:
-        output.write(rows, style=style, keys=stalerows.KEYS, columns=())
+    show(rows, style, paths=paths)
     return int(failed or bool(rows))
 
 
@@ -90,9 +87,11 @@ def look(records: Iterable[Record]) -> tuple[list[Row], bool]:
     return rows, bool(troubles)
 
 
-def show(rows: Sequence[Row], *, paths: bool = False) -> None:
-    """Print the table; ``paths``: each row has one file, and shows it."""
-    output.write(rows, style="table", keys=(), columns=_columns(rows, paths=paths))
+def show(rows: Sequence[Row], style: str, *, paths: bool = False) -> None:
+    """Print the list; ``paths``: the table has a line for every file."""
+    if paths and style == "table":
+        rows = list(_by_file(rows))
+    output.write(rows, style=style, keys=stalerows.KEYS, columns=_columns(rows, paths=paths))
 
 
 def _by_file(rows: Iterable[Row]) -> Iterator[Row]:

@@ -112,6 +112,9 @@ def check_rows(overlays: Overlays, web1: Instance, expected: set[str | None]) ->
     status, said, notes = restart(overlays, "--dry-run", "web1")
     assert (status, "would restart frail.service, " in said) == (1, True)
     assert "web1: needs a restart of the container: dbus.service, systemd-logind.service" in notes
+    status, said, notes = restart(overlays, "--dry-run", "web1", "--format", "json")
+    assert {row["unit"] for row in json.loads(said)} == expected
+    assert "would restart frail.service, " in notes
     assert units(overlays, web1) == expected
 
 

@@ -19,10 +19,21 @@ OUTCOME = Outcome(recorded(), ["web1: restarted [b]a.service", Note("web1: more"
 
 def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """Where nobody looks: what was done on standard output, the rest on standard error."""
-    assert list(restart._shown([OUTCOME], 1)) == [OUTCOME]
+    assert list(restart._shown([OUTCOME], 1, "table")) == [OUTCOME]
     said = capsys.readouterr()
     assert said.out == "web1: restarted [b]a.service\n"
     assert said.err == "note: web1: more\npycor-hooks: web1: bad \\x1b[2J\n"
+
+
+def test_beside_a_list_for_programs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it on standard error, on a terminal too: the list alone is on standard output."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert list(restart._shown([OUTCOME], 1, "json")) == [OUTCOME]
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err.startswith("web1: restarted [b]a.service\nnote: web1: more\n")
 
 
 def test_on_a_terminal(
@@ -31,7 +42,7 @@ def test_on_a_terminal(
     """Each line stands by itself above the bar, and is not obeyed."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
-    assert list(restart._shown([OUTCOME], 1)) == [OUTCOME]
+    assert list(restart._shown([OUTCOME], 1, "table")) == [OUTCOME]
     out = capsys.readouterr().out.replace("\r", "\n").replace("\x1b[2K", "")
     lines = {line.rstrip() for line in out.splitlines()}
     assert {
