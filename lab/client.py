@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ from pycor_hooks import record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_TRY = r"info (?:--project \S+ )?--show-log (\S+?)`"
+"""What a client advises after a start that failed."""
 
 
 class ClientError(Exception):
@@ -53,7 +57,7 @@ class Client:
             timeout_s: after which it is killed.
 
         Raises:
-            ClientError: it failed, and ``check`` is set.
+            ClientError: it failed, and ``check`` is set; a note has the log of what did not start.
             subprocess.TimeoutExpired: it took too long; a note says what the daemon does.
         """
         try:
@@ -70,7 +74,10 @@ class Client:
             error.add_note(f"under way: {self._operations()}")
             raise
         if check and done.returncode:
-            raise ClientError(done)
+            failed = ClientError(done)
+            for name in re.findall(_TRY, done.stderr):
+                failed.add_note(self("info", name, "--show-log", check=False).stdout)
+            raise failed
         return done
 
     def _operations(self) -> str:
