@@ -153,7 +153,12 @@ def check(
 def strays_of(
     container: Instance, rootfs: str, merged: str, config: Config, fs_ids: tuple[int, int]
 ) -> Strays:
-    """What lies in the bare rootfs, and where in the container it goes."""
+    """What lies in the bare rootfs, and where in the container it goes.
+
+    A daemon that shifts ids on disk records it once it is done (driver_lxc.go of LXD, beside
+    "Remapping container filesystem"): killed in between, it shifts the bare rootfs twice, and goes
+    on to write its templates as the container's root.
+    """
     from pycor_hooks.strays import Strays, create_only_paths  # noqa: PLC0415 - a rare need
 
     owner = os.lstat(rootfs).st_uid
@@ -162,7 +167,8 @@ def strays_of(
     def host_ids(uid: int, gid: int) -> tuple[int | None, int | None]:
         if owner == fs_ids[0]:
             return uid, gid
-        return ids.uid(uid - owner), ids.gid(gid - owner)
+        stored = ids.uid(uid - owner), ids.gid(gid - owner)
+        return fs_ids if owner and None in stored and (uid, gid) == fs_ids else stored
 
     return Strays(
         name=container.label,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,6 +36,17 @@ def test_the_map_of_a_container_may_be_switched(overlays: Overlays) -> None:
         web1.start()
         assert web1.exec("sh", "-c", owners(files)) == expected, switch
         web1.exec("sh", "-c", f"echo more >>/home/user/own; echo more >/etc/{len(switch)}")
+
+
+def test_a_daemon_that_was_killed_once_it_had_shifted_the_rootfs(overlays: Overlays) -> None:
+    """It shifts it again, where it shifts; the container starts, with what templates gave it."""
+    web1 = overlays.init("web1")
+    shifts_to = os.lstat(overlays.base.rootfs).st_uid
+    os.chown(web1.rootfs, shifts_to, shifts_to)
+    web1.start()
+    assert os.lstat(web1.rootfs).st_uid == 2 * shifts_to
+    assert web1.exec("hostname") == "web1\n"
+    assert web1.exec("sh", "-c", owners("/etc/hostname /etc/machine-id")) == "0:0\n0:0\n"
 
 
 @pytest.mark.updates_base

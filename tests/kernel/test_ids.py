@@ -121,6 +121,27 @@ def test_strays_of_the_idmapped_regime_get_the_container_s_ids(pair: Container) 
     pair.stop()
 
 
+@pytest.mark.parametrize(
+    ("pair", "root"), [((0, UNPRIVILEGED), 100000), ((0, PRIVILEGED), 0)], indirect=["pair"]
+)
+def test_templates_in_a_rootfs_that_was_shifted_twice(pair: Container, root: int) -> None:
+    """What the daemon wrote as the container's root is its root's; another owner is refused."""
+    os.chown(pair.rootfs, 200000, 200000)
+    os.mkdir(f"{pair.rootfs}/var")
+    os.chown(f"{pair.rootfs}/var", root, root)
+    with open(f"{pair.rootfs}/var/made", "w"):
+        pass
+    os.chown(f"{pair.rootfs}/var/made", root, root)
+    pair.start()
+    found = os.lstat(f"{pair.merged}/var/made")
+    assert (found.st_uid, found.st_gid) == (root, root)
+    pair.stop()
+    os.mkdir(f"{pair.rootfs}/var")
+    os.chown(f"{pair.rootfs}/var", root + 1, root)
+    assert pair.pre_start() == 1
+    assert f"no id for its owner {root + 1}:{root}" in pair.log()
+
+
 @pytest.mark.parametrize("pair", [(0, UNPRIVILEGED)], indirect=True)
 def test_mapped_layers_leave_no_mount_behind(pair: Container) -> None:
     """The mounts that map the layers are gone once the overlay stands on them."""
