@@ -101,7 +101,9 @@ def test_row_of_a_path() -> None:
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     """A line for each unit with the number of its files, and one for each path that is stale."""
     uncured = (Uncured("/etc/a", Reason.MOUNTED), Uncured("/etc/b", Reason.MOUNTED))
-    command.show(rows(Runner(10, "a.service", "a", {LIBC: 20, OWN: 5}, {}), uncured=uncured))
+    command.show(
+        rows(Runner(10, "a.service", "a", {LIBC: 20, OWN: 5}, {}), uncured=uncured), "table"
+    )
     _, *lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:5] for line in lines[:1]] == [["web1", "a.service", "10", "a", "2"]]
     assert [line.split()[4] for line in lines[1:]] == ["/etc/a", "/etc/b"]
