@@ -9,6 +9,7 @@ machine's own LXD or Incus is touched, and all of it is gone in the end.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -175,6 +176,7 @@ def tell(daemon: Daemon, image: str) -> None:
         demo.summary()
     finally:
         stay()  # from here on it is cleaning up
+        watcher.signal(signal.SIGTERM)  # it takes what it shows of itself away
         watcher.end()
 
 

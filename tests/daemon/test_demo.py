@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.world import PARENT
-from pycor_hooks import mountinfo
+from pycor_hooks import mountinfo, pulse
+from pycor_hooks.record import RUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +26,12 @@ DEMO_S = 180
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """Neither a mount nor a directory is left of it."""
+    """Neither a mount nor a directory is left of it, nor what its watcher showed of itself."""
 
-    def there() -> tuple[set[int], set[str]]:
-        return {mount.mount_id for mount in mountinfo.read()}, set(os.listdir(PARENT))
+    def there() -> tuple[set[int], set[str], set[str]]:
+        mounts = {mount.mount_id for mount in mountinfo.read()}
+        shown = {path for _, _, files in os.walk(f"{RUN}/{pulse.HOME}") for path in files}
+        return mounts, set(os.listdir(PARENT)), shown
 
     before = there()
     yield
